@@ -1,0 +1,48 @@
+# Copyright The Weft Authors
+# SPDX-License-Identifier: Apache-2.0
+
+GO      ?= go
+GOFLAGS ?=
+BUILD   := build
+# Rows of the benchmark table to run, for instance ROWS=D1,D3. Empty runs all.
+ROWS    ?=
+# How long one fuzz target runs.
+FUZZTIME ?= 30s
+
+.DEFAULT_GOAL := help
+.PHONY: help generate build test demo bench soak fuzz lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+generate: ## regenerate the BPF objects and the API (needs the pinned clang and protoc)
+	$(GO) generate ./...
+
+build: ## build the one binary, build/weft
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/weft ./cmd/weft
+
+demo: build ## two clusters on this machine: global service, failover, return (root)
+	$(BUILD)/weft lab demo
+
+test: ## every test, under the race detector (root; without it privileged tests are skipped)
+	$(GO) vet ./...
+	$(GO) test -race -timeout 11m ./...
+
+bench: build ## the benchmark table; ROWS=D1,D3 runs some (root)
+	$(GO) run ./integration/bench -rows '$(ROWS)'
+
+soak: ## the long runs: churn and restarts for an hour (root)
+	WEFT_SOAK=1h $(GO) test -race -timeout 90m -run Soak -v ./integration/...
+
+fuzz: ## every fuzz target for FUZZTIME each
+	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+lint: ## formatting, vet, and golangci-lint where it is installed
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
+	else echo "golangci-lint is not installed: only gofmt and vet ran"; fi
+
+clean: ## remove what was built
+	rm -rf $(BUILD)
