@@ -522,7 +522,7 @@ type Endpoint struct {
 	Name           string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	Netns          string                 `protobuf:"bytes,4,opt,name=netns,proto3" json:"netns,omitempty"`
 	Interface      string                 `protobuf:"bytes,5,opt,name=interface,proto3" json:"interface,omitempty"`                              // inside
-	HostInterface  string                 `protobuf:"bytes,6,opt,name=host_interface,json=hostInterface,proto3" json:"host_interface,omitempty"` // lxc…
+	HostInterface  string                 `protobuf:"bytes,6,opt,name=host_interface,json=hostInterface,proto3" json:"host_interface,omitempty"` // lxc...
 	Addresses      []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Identity       uint32                 `protobuf:"varint,8,opt,name=identity,proto3" json:"identity,omitempty"`
 	Labels         []string               `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty"`                                        // all

@@ -1,0 +1,116 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weft-net/weft/agent/api"
+)
+
+type eventView struct {
+	Time        time.Time `json:"time"`
+	Type        string    `json:"type"`
+	Reason      string    `json:"reason,omitempty"`
+	Direction   string    `json:"direction,omitempty"`
+	Source      endView   `json:"source"`
+	Destination endView   `json:"destination"`
+	Protocol    string    `json:"protocol"`
+	Length      uint32    `json:"length"`
+	Reply       bool      `json:"reply,omitempty"`
+	Endpoint    uint32    `json:"endpoint,omitempty"`
+	Lost        uint64    `json:"lost,omitempty"`
+}
+
+type endView struct {
+	Address  string   `json:"address"`
+	Port     uint32   `json:"port,omitempty"`
+	Identity uint32   `json:"identity"`
+	Name     string   `json:"name,omitempty"`
+	Cluster  string   `json:"cluster,omitempty"`
+	Labels   []string `json:"labels,omitempty"`
+}
+
+func endOf(e *api.FlowEnd) endView {
+	return endView{e.GetAddress(), e.GetPort(), e.GetIdentity(), e.GetName(), e.GetCluster(), e.GetLabels()}
+}
+
+// String is address:port and, where known, who it is.
+func (e endView) String() string {
+	s := e.Address
+	if e.Port != 0 {
+		s = net.JoinHostPort(e.Address, strconv.FormatUint(uint64(e.Port), 10))
+	}
+	who := e.Name
+	if e.Cluster != "" && who != "" {
+		who = e.Cluster + ":" + who
+	}
+	if who == "" {
+		who = fmt.Sprintf("identity %d", e.Identity)
+	}
+	return s + " (" + who + ")"
+}
+
+func monitorCommand(a *app) *cobra.Command {
+	var request api.MonitorRequest
+	cmd := &cobra.Command{
+		Use: "monitor", Short: "Print what happens to flows: new, closed, refused, dropped; until interrupted", Args: atMost(0),
+		Example: "  weft monitor --type drop\n  weft monitor --address 10.0.1.7 -o json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, conn, err := a.client()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			stream, err := c.Monitor(cmd.Context(), &request)
+			if err != nil {
+				return err
+			}
+			for {
+				e, err := stream.Recv()
+				if errors.Is(err, io.EOF) {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				if err := printEvent(a, e); err != nil {
+					return err
+				}
+			}
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVarP(&request.Types, "type", "t", nil, "only events of these types: new, closed, drop, interval, trace")
+	flags.StringVar(&request.Address, "address", "", "only events with this address at either end")
+	flags.Uint32Var(&request.Endpoint, "endpoint", 0, "only events of the endpoint with this id")
+	return cmd
+}
+
+func printEvent(a *app, e *api.FlowEvent) error {
+	v := eventView{
+		Time: nanos(e.Time), Type: e.Type, Reason: e.Reason, Direction: e.Direction, Source: endOf(e.Source), Destination: endOf(e.Destination),
+		Protocol: e.Protocol, Length: e.Length, Reply: e.Reply, Endpoint: e.Endpoint, Lost: e.Lost,
+	}
+	if a.format == formatJSON || a.format == formatYAML {
+		return printItem(a.out, a.format, v)
+	}
+	if v.Lost > 0 {
+		fmt.Fprintf(a.out, "(%d events lost)\n", v.Lost)
+	}
+	text := ""
+	if v.Reason != "" {
+		text = "  " + v.Reason
+	}
+	_, err := fmt.Fprintf(a.out, "%s %-8s %-5s %v -> %v  %d bytes%s\n",
+		v.Time.Local().Format("15:04:05.000"), v.Type, v.Protocol, v.Source, v.Destination, v.Length, text)
+	return err
+}
