@@ -1,0 +1,231 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kvstoretest gives tests a real etcd that they may kill, restart, wipe, compact, slow
+// down and cut off, and the conformance suite of whatever serves a weft store. Only tests import
+// it.
+package kvstoretest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/embedded"
+)
+
+// Options say how the server of a test runs. The zero value is an etcd without encryption.
+type Options struct {
+	// CA and Name make the server use TLS with a certificate of that name and ask its clients
+	// for one.
+	CA   *CA
+	Name string
+}
+
+// Server is an etcd of one test, reached through a proxy that can cut or delay the connection.
+// It ends with the test.
+type Server struct {
+	*embedded.Server
+	Proxy *Proxy
+	t     testing.TB
+	tls   bool
+	alive bool
+}
+
+// Start runs an etcd until the test ends.
+func Start(t testing.TB, opts Options) *Server {
+	t.Helper()
+	addr := freeAddress(t)
+	cfg := embedded.Config{
+		Dir:           filepath.Join(t.TempDir(), "etcd"),
+		ClientURL:     "http://" + addr,
+		UnsafeNoFsync: true,
+	}
+	if opts.CA != nil {
+		cfg.ClientURL = "https://" + addr
+		cfg.CAFile = opts.CA.File
+		cfg.CertFile, cfg.KeyFile = opts.CA.Issue(t, opts.Name, time.Hour)
+	}
+	e, err := embedded.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Server: e, t: t, tls: opts.CA != nil, alive: true}
+	s.Proxy = newProxy(t, addr)
+	t.Cleanup(func() {
+		if s.alive {
+			s.Server.Kill()
+		}
+	})
+	return s
+}
+
+// ClientConfig reaches the server directly.
+func (s *Server) ClientConfig() kvstore.Config {
+	cfg := kvstore.DefaultConfig()
+	cfg.Endpoints = []string{s.Endpoint()}
+	return cfg
+}
+
+// ProxyConfig reaches the server through the proxy.
+func (s *Server) ProxyConfig() kvstore.Config {
+	cfg := s.ClientConfig()
+	scheme := "http://"
+	if s.tls {
+		scheme = "https://"
+	}
+	cfg.Endpoints = []string{scheme + s.Proxy.Addr()}
+	return cfg
+}
+
+// Client returns a client that ends with the test.
+func (s *Server) Client() *kvstore.Client { return NewClient(s.t, s.ClientConfig()) }
+
+// NewClient returns a client that ends with the test.
+func NewClient(t testing.TB, cfg kvstore.Config) *kvstore.Client {
+	t.Helper()
+	c, err := kvstore.New(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// Kill cuts all connections and stops the server.
+func (s *Server) Kill() {
+	s.alive = false
+	s.Server.Kill()
+}
+
+// Restart starts the server again on its data and port.
+func (s *Server) Restart() {
+	s.t.Helper()
+	if err := s.Server.Restart(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+	s.alive = true
+}
+
+// Wipe kills the server, removes its data and starts it again with the same settings: the
+// cluster id is the same, everything else is gone.
+func (s *Server) Wipe() {
+	s.t.Helper()
+	s.alive = false
+	if err := s.Server.Wipe(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.Restart()
+}
+
+// Put writes a key and returns the revision.
+func (s *Server) Put(c *kvstore.Client, key, value string) int64 {
+	s.t.Helper()
+	rev, err := c.Put(s.t.Context(), key, []byte(value), 0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return rev
+}
+
+// Delete removes a key.
+func (s *Server) Delete(c *kvstore.Client, key string) {
+	s.t.Helper()
+	if _, err := c.Delete(s.t.Context(), key); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Fill writes n keys prefix+number, a hundred in a transaction.
+func (s *Server) Fill(c *kvstore.Client, prefix string, n int, value string) {
+	s.t.Helper()
+	for i := 0; i < n; {
+		var ops []clientv3.Op
+		for ; i < n && len(ops) < 100; i++ {
+			ops = append(ops, clientv3.OpPut(fmt.Sprintf("%s%06d", prefix, i), value))
+		}
+		if _, err := c.Txn(s.t.Context()).Then(ops...).Commit(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// Burn raises the revision by n without touching any key that a test looks at.
+func (s *Server) Burn(c *kvstore.Client, n int) {
+	s.t.Helper()
+	for range n {
+		s.Put(c, "burn", "x")
+	}
+}
+
+// Compact forgets the history before the newest revision.
+func (s *Server) Compact(c *kvstore.Client) {
+	s.t.Helper()
+	rev := s.Put(c, "burn", "x")
+	if _, err := c.Etcd().Compact(s.t.Context(), rev, clientv3.WithCompactPhysical()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Eventually waits until ok returns "", and fails the test with what it returned last.
+func Eventually(t testing.TB, ok func() string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		last := ok()
+		if last == "" {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("still not as wanted: %s", last)
+		case <-tick.C:
+		}
+	}
+}
+
+// Go runs a component until the test ends or the returned function is called, which waits for
+// it. An error that is not the end of its context fails the test.
+func Go(t testing.TB, run func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil && ctx.Err() == nil {
+			t.Errorf("run: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
