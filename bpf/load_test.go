@@ -1,0 +1,37 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/weft-net/weft/internal/netns"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// small is a configuration whose maps cost little memory.
+func small() Config {
+	cfg := DefaultConfig()
+	cfg.EndpointSlots = 64
+	cfg.MaxFlows, cfg.MaxYoungFlows, cfg.MaxFragments = 1024, 1024, 1024
+	cfg.MaxIPCache, cfg.MaxPrefixes, cfg.MaxNodes = 1024, 256, 64
+	cfg.MaxFrontends, cfg.MaxBackends = 256, 1024
+	cfg.EventBytes = 1 << 20
+	return cfg
+}
+
+func TestLoad(t *testing.T) {
+	netns.RequireRoot(t)
+	objects, err := Load(small())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer objects.Close()
+	if _, err := objects.Now(); err != nil {
+		t.Fatal(err)
+	}
+}
