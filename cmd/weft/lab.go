@@ -1,11 +1,15 @@
-// Copyright The weft Authors
+// Copyright The Weft Authors
 // SPDX-License-Identifier: Apache-2.0
 
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/weft-net/weft/integration/lab"
+)
 
 // labCommands is the one place where the lab's commands join the command line.
 func labCommands(_ *app) []*cobra.Command {
-	return nil
+	return []*cobra.Command{lab.Command()}
 }

@@ -1,0 +1,101 @@
+// Copyright The Weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/netns"
+)
+
+// downTimeout is how long processes may take to die and namespaces to go.
+const downTimeout = 10 * time.Second
+
+// Down removes everything of a lab: processes, namespaces with their links, the bpf file system
+// with its pins, and the directory. It finds them by name and not by what was written down, so it
+// works also after a launcher was killed half-way; without a lab it does nothing.
+func Down(ctx context.Context, name, dir string) error {
+	if !labName.MatchString(name) {
+		return fmt.Errorf("lab down: name %q is not a lab's", name)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, downTimeout, fmt.Errorf("not within %v", downTimeout))
+	defer cancel()
+	if err := killAll(ctx, name); err != nil {
+		return fmt.Errorf("lab down: %w", err)
+	}
+	names, err := netnsOf(name)
+	if err != nil {
+		return fmt.Errorf("lab down: %w", err)
+	}
+	var errs []error
+	for _, n := range names {
+		ns, err := netns.Open(n)
+		if err == nil {
+			err = ns.Delete()
+		}
+		if err != nil {
+			// A file that is no namespace any more, after a crash between making and mounting it.
+			err = errors.Join(unmount(filepath.Join(netns.Dir, n)), os.Remove(filepath.Join(netns.Dir, n)))
+		}
+		errs = append(errs, err)
+	}
+	errs = append(errs, unmountBelow(dir), os.RemoveAll(dir))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("lab down: %w", err)
+	}
+	return nil
+}
+
+// killAll ends the lab's processes. It goes round again because one may have started another
+// meanwhile.
+func killAll(ctx context.Context, name string) error {
+	return until(ctx, func() (bool, error) {
+		pids, err := processesOf(name)
+		if err != nil {
+			return false, err
+		}
+		for _, pid := range pids {
+			if pid == os.Getppid() {
+				return false, fmt.Errorf("pid %d runs inside the lab and started this command; leave it first", pid)
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return false, fmt.Errorf("kill pid %d: %w", pid, err)
+			}
+		}
+		return len(pids) == 0, nil
+	})
+}
+
+// unmountBelow unmounts whatever is mounted below a directory.
+func unmountBelow(dir string) error {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+			errs = append(errs, unmount(f[4]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func unmount(path string) error {
+	err := unix.Unmount(path, unix.MNT_DETACH)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	return nil
+}

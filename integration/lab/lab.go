@@ -1,0 +1,102 @@
+// Copyright The Weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package lab builds whole meshes on one Linux machine: per cluster an etcd and an operator, per
+// node an agent, per pod a small workload, each a process of its own in a network namespace of its
+// own, joined by a routed wide area network whose control and data links can be cut one by one. It
+// needs no Kubernetes and no containers. It is the product's `weft lab`, the demo, and the test bed
+// of everything end to end.
+//
+// It is not a way to run production clusters, and nothing below it imports it: only cmd and the
+// end-to-end tests do.
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+)
+
+// Mode says how packets cross from node to node.
+type Mode string
+
+// The modes of the datapath that a lab can be built in.
+const (
+	VXLAN  Mode = "vxlan"
+	Native Mode = "native"
+)
+
+// Family says which address families the pods have.
+type Family string
+
+// The families a lab can be built with. With Only6 the nodes have no IPv4 address either.
+const (
+	Only4 Family = "4"
+	Only6 Family = "6"
+	Dual  Family = "dual"
+)
+
+func (f Family) has4() bool { return f != Only6 }
+func (f Family) has6() bool { return f != Only4 }
+
+// Limits of a lab: the address plan has one decimal digit group for each.
+const (
+	maxClusters = 8
+	maxNodes    = 50
+	maxPods     = 20
+)
+
+// Options describe a lab that does not exist yet.
+type Options struct {
+	Name     string // part of every namespace's name; default "lab"
+	Dir      string // state directory; default /run/weft/lab/<Name>
+	Clusters int
+	Nodes    int // per cluster
+	Pods     int // per node
+	Mode     Mode
+	Family   Family
+	WANMTU   int    // largest packet between clusters, bytes
+	Weft     string // the weft binary that the lab's processes run
+}
+
+// DefaultOptions are two clusters of two nodes with two pods each, over VXLAN, with IPv4.
+func DefaultOptions() Options {
+	return Options{Name: "lab", Clusters: 2, Nodes: 2, Pods: 2, Mode: VXLAN, Family: Only4, WANMTU: 1400}
+}
+
+// A name ends up in namespace names and in interface names of the switch.
+var labName = regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
+
+// Validate says what of the options cannot be built.
+func (o Options) Validate() error {
+	var errs []error
+	if !labName.MatchString(o.Name) {
+		errs = append(errs, fmt.Errorf("name %q: want 1 to 12 lower-case letters and digits, a letter first", o.Name))
+	}
+	within := func(what string, got, most int) {
+		if got < 1 || got > most {
+			errs = append(errs, fmt.Errorf("%s %d: want 1 to %d", what, got, most))
+		}
+	}
+	within("clusters", o.Clusters, maxClusters)
+	within("nodes", o.Nodes, maxNodes)
+	within("pods", o.Pods, maxPods)
+	if o.Mode != VXLAN && o.Mode != Native {
+		errs = append(errs, fmt.Errorf("mode %q: want vxlan or native", o.Mode))
+	}
+	if o.Family != Only4 && o.Family != Only6 && o.Family != Dual {
+		errs = append(errs, fmt.Errorf("family %q: want 4, 6 or dual", o.Family))
+	}
+	// 1280 is the least an IPv6 link may have (RFC 8200), and VXLAN over IPv6 takes 70 of it.
+	if o.WANMTU < 1350 || o.WANMTU > nodeMTU {
+		errs = append(errs, fmt.Errorf("wan-mtu %d: want 1350 to %d", o.WANMTU, nodeMTU))
+	}
+	return errors.Join(errs...)
+}
+
+// DirOf is where a lab of that name keeps its state unless it is told otherwise.
+func DirOf(name string) string { return filepath.Join("/run/weft/lab", name) }
+
+// prefix begins the name of each namespace of a lab.
+func prefix(name string) string { return "wl-" + name + "-" }

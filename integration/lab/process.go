@@ -1,0 +1,201 @@
+// Copyright The Weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weft-net/weft/internal/netns"
+)
+
+// envLab marks the processes of a lab, so that they are found without any file.
+const envLab = "WEFT_LAB="
+
+// poll is how often a condition of another process is looked at while it is waited for.
+const poll = 20 * time.Millisecond
+
+// start runs a program of the lab in p's namespace, detached from this process: it goes on when
+// this process ends, and its output goes to p.Log.
+func (l *Lab) start(p *Process, args ...string) error {
+	ns, err := netns.Open(p.Netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if err := os.MkdirAll(filepath.Dir(p.Log), 0o755); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := ns.Command(context.Background(), l.Weft, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Dir = l.Dir
+	cmd.Env = append(os.Environ(), envLab+l.Name)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s in %s: %w", strings.Join(args, " "), p.Netns, err)
+	}
+	p.PID = cmd.Process.Pid
+	p.Start, _ = startTime(p.PID)
+	return cmd.Process.Release()
+}
+
+// run runs a program of the lab to its end in a namespace and returns what it printed.
+func (l *Lab) run(ctx context.Context, netnsName string, args ...string) (string, error) {
+	ns, err := netns.Open(netnsName)
+	if err != nil {
+		return "", err
+	}
+	defer ns.Close()
+	cmd := ns.Command(ctx, l.Weft, args...)
+	cmd.Env = append(os.Environ(), envLab+l.Name)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("weft %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
+}
+
+// alive says whether the process still runs. A number that another process has by now does not
+// count, and neither does one that ended and waits to be reaped.
+func (p Process) alive() bool {
+	if p.PID == 0 {
+		return false
+	}
+	start, err := startTime(p.PID)
+	return err == nil && start == p.Start
+}
+
+// signal sends the process a signal, if it still runs.
+func (p Process) signal(s syscall.Signal) error {
+	if !p.alive() {
+		return nil
+	}
+	if err := syscall.Kill(p.PID, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("signal %s to pid %d: %w", s, p.PID, err)
+	}
+	return nil
+}
+
+// end kills the process and waits until it is gone.
+func (p *Process) end(ctx context.Context, s syscall.Signal) error {
+	if err := p.signal(s); err != nil {
+		return err
+	}
+	if err := until(ctx, func() (bool, error) { return !p.alive(), nil }); err != nil {
+		return fmt.Errorf("wait for the end of pid %d: %w", p.PID, err)
+	}
+	p.PID, p.Start = 0, 0
+	return nil
+}
+
+// startTime reads when a process started, in clock ticks since boot (proc(5), field 22). A zombie
+// is no process any more; if it is our child it is reaped.
+func startTime(pid int) (uint64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the program's name in parentheses and may contain anything.
+	_, rest, ok := strings.Cut(string(b[max(0, strings.LastIndexByte(string(b), ')')):]), " ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 {
+		return 0, fmt.Errorf("stat of pid %d: not understood", pid)
+	}
+	if fields[0] == "Z" {
+		syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		return 0, fs.ErrNotExist
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// processesOf finds every process that belongs to a lab: by the namespace it runs in, or by its
+// environment. It finds also what a launcher that was killed could not write down.
+func processesOf(name string) ([]int, error) {
+	inodes := map[uint64]bool{}
+	names, err := netnsOf(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(netns.Dir, n), &st); err == nil {
+			inodes[st.Ino] = true
+		}
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if _, err := startTime(pid); err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &st) == nil && inodes[st.Ino] {
+			pids = append(pids, pid)
+			continue
+		}
+		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err == nil && slices.Contains(strings.Split(string(env), "\x00"), envLab+name) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// netnsOf lists the namespaces of a lab by their names.
+func netnsOf(name string) ([]string, error) {
+	entries, err := os.ReadDir(netns.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix(name)) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// until waits for a condition of something outside this process.
+func until(ctx context.Context, done func() (bool, error)) error {
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}

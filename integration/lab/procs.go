@@ -1,0 +1,146 @@
+// Copyright The Weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weft-net/weft/kvstore/embedded"
+)
+
+// etcdCommand is the process of a cluster's store. It is no part of what users call.
+func etcdCommand() *cobra.Command {
+	var cfg embedded.Config
+	var ready string
+	cmd := &cobra.Command{
+		Use: "etcd", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), quit...)
+			defer stop()
+			if err := os.Remove(ready); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			s, err := embedded.Start(ctx, cfg)
+			if err != nil {
+				return err
+			}
+			defer s.Stop()
+			if err := writeFile(ready, nil, 0o644); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.Dir, "dir", "", "data directory")
+	f.StringVar(&cfg.ClientURL, "url", "", "where clients connect")
+	f.StringVar(&cfg.CAFile, "ca", "", "authority of the clients")
+	f.StringVar(&cfg.CertFile, "cert", "", "certificate of the server")
+	f.StringVar(&cfg.KeyFile, "key", "", "key of the server")
+	f.StringVar(&ready, "ready", "", "file to write once it serves")
+	f.BoolVar(&cfg.UnsafeNoFsync, "no-fsync", true, "a lab does not outlive a power failure anyway")
+	return cmd
+}
+
+// workloadCommand is the process of a pod.
+func workloadCommand() *cobra.Command {
+	var w who
+	cmd := &cobra.Command{
+		Use: "workload", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), quit...)
+			defer stop()
+			return w.serve(ctx)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&w.Name, "pod", "", "name of the pod")
+	f.StringVar(&w.Cluster, "cluster", "", "its cluster")
+	f.StringVar(&w.Node, "node", "", "its node")
+	return cmd
+}
+
+// clientCommand is the process behind `weft lab load`, inside the pod.
+func clientCommand() *cobra.Command {
+	var ld Load
+	var log string
+	cmd := &cobra.Command{
+		Use: "client", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			ctx, stop := signal.NotifyContext(cmd.Context(), quit...)
+			defer stop()
+			out := io.Discard
+			if log != "" {
+				f, err := os.Create(log)
+				if err != nil {
+					return err
+				}
+				defer func() { err = errors.Join(err, f.Close()) }()
+				out = f
+			}
+			sum, err := ld.Run(ctx, out)
+			if err != nil {
+				return err
+			}
+			format, _ := cmd.Flags().GetString("output")
+			return sum.print(cmd.OutOrStdout(), format)
+		},
+	}
+	ld.flags(cmd)
+	cmd.Flags().StringVar(&log, "log", "", "file for the log")
+	return cmd
+}
+
+func (l *Load) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&l.Target, "to", l.Target, "address:port to call (default: the lab's global service)")
+	f.IntVar(&l.Rate, "rate", l.Rate, "new connections a second")
+	f.IntVar(&l.Sessions, "sessions", l.Sessions, "connections to an echo server that stay open, one message a second each")
+	f.DurationVar(&l.Duration, "duration", l.Duration, "how long; 0: until interrupted")
+	f.DurationVar(&l.Timeout, "timeout", l.Timeout, "of one connect and its answer")
+	f.StringVar(&l.Local, "source", l.Local, "source address")
+}
+
+// argv is the command line of the process that runs the load.
+func (l Load) argv(weft, log string) []string {
+	return []string{weft, "lab", "client", "--to", l.Target, "--rate", strconv.Itoa(l.Rate),
+		"--sessions", strconv.Itoa(l.Sessions), "--duration", l.Duration.String(), "--timeout", l.Timeout.String(),
+		"--source", l.Local, "--log", log}
+}
+
+// port is where the load's default target listens: sessions need an echo.
+func (l Load) port() uint16 {
+	if l.Sessions > 0 && l.Rate == 0 {
+		return portEcho
+	}
+	return portWho
+}
+
+func hostPort(addr netip.Addr, port uint16) string { return netip.AddrPortFrom(addr, port).String() }
+
+func (s Summary) print(w io.Writer, format string) error {
+	if format == "json" {
+		return json.NewEncoder(w).Encode(s)
+	}
+	_, err := fmt.Fprintf(w, "%d connects, %d failed; %d messages, %d sessions lost; p50 %v, p99 %v\n",
+		s.Connects, s.Failed, s.Messages, s.Resets, s.P50, s.P99)
+	for name, n := range s.By {
+		if err == nil {
+			_, err = fmt.Fprintf(w, "  %6d × %s\n", n, name)
+		}
+	}
+	return err
+}
+

@@ -1,0 +1,110 @@
+// Copyright The Weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/weft-net/weft/agent/api"
+)
+
+// Status is a lab with what its agents say of it now. It embeds the plan, so that a script finds
+// everything in one object.
+type Status struct {
+	*Lab
+	Judged []Judged `json:"judged"`
+}
+
+// Judged is one process or node and how it is.
+type Judged struct {
+	What      string            `json:"what"`
+	Healthy   bool              `json:"healthy"`
+	Reason    string            `json:"reason,omitempty"`
+	Frontends map[string]string `json:"frontends,omitempty"` // of a node: the rows of its frontends table
+}
+
+// Status asks every agent. What cannot be asked is a reason, not an error.
+func (l *Lab) Status(ctx context.Context) Status {
+	st := Status{Lab: l}
+	add := func(what string, p Process) bool {
+		j := Judged{What: what, Healthy: p.alive()}
+		if !j.Healthy {
+			j.Reason = "does not run; bring it back with 'weft lab start " + what + "'"
+		}
+		st.Judged = append(st.Judged, j)
+		return j.Healthy
+	}
+	for i := range l.Clusters {
+		c := &l.Clusters[i]
+		add("etcd/"+c.Name, c.Etcd)
+		add("operator/"+c.Name, c.Operator)
+		for k := range c.Nodes {
+			n := &c.Nodes[k]
+			if add("agent/"+n.Name, n.Agent) {
+				l.judgeNode(ctx, n, &st.Judged[len(st.Judged)-1])
+			}
+			for _, p := range n.Pods {
+				add("pod/"+p.Name, p.Workload)
+			}
+		}
+	}
+	return st
+}
+
+func (l *Lab) judgeNode(ctx context.Context, n *Node, j *Judged) {
+	err := n.ask(ctx, func(ctx context.Context, c api.AgentClient) error {
+		res, err := c.Status(ctx, &api.StatusRequest{})
+		if err == nil {
+			j.Reason = notSynced(res, len(l.Clusters)-1)
+		}
+		return err
+	})
+	if err == nil {
+		j.Frontends, err = n.table(ctx, "frontends")
+	}
+	if err != nil {
+		j.Reason = err.Error()
+	}
+	j.Healthy = j.Reason == ""
+}
+
+func (s Status) print(w io.Writer, format string) error {
+	if format == "yaml" {
+		b, err := yaml.Marshal(s)
+		if err == nil {
+			_, err = w.Write(b)
+		}
+		return err
+	}
+	fmt.Fprintf(w, "lab %s: %s, family %s, %s\n", s.Name, s.Mode, s.Family, s.Dir)
+	judged := map[string]Judged{}
+	for _, j := range s.Judged {
+		judged[j.What] = j
+	}
+	line := func(indent, what, more string) {
+		j := judged[what]
+		mark := "✓"
+		if !j.Healthy {
+			mark, more = "✗", j.Reason
+		}
+		fmt.Fprintf(w, "%s%s %-26s %s\n", indent, mark, what, more)
+	}
+	for _, c := range s.Clusters {
+		fmt.Fprintf(w, "\n%s (id %d)\n", c.Name, c.ID)
+		line("  ", "etcd/"+c.Name, c.Endpoint)
+		line("  ", "operator/"+c.Name, "")
+		for _, n := range c.Nodes {
+			line("  ", "agent/"+n.Name, strings.Trim(fmt.Sprint(n.Addresses, n.PodCIDRs), "[]")+"  "+n.Socket)
+			for _, p := range n.Pods {
+				line("    ", "pod/"+p.Name, fmt.Sprintf("%s  identity %d  app=%s", strings.Trim(fmt.Sprint(p.Addresses), "[]"), p.Identity, p.Labels["app"]))
+			}
+		}
+	}
+	return nil
+}

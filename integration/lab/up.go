@@ -1,0 +1,255 @@
+// Copyright The Weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// startTimeout bounds each wait of Up for something that has been started.
+const startTimeout = 60 * time.Second
+
+// Up builds a lab and returns when the mesh is synced and every cluster has had an answer from
+// every other. What it does is told to p. If it fails, what was built stays for a look at the logs;
+// Down removes it.
+func Up(ctx context.Context, o Options, p *Progress) (*Lab, error) {
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("lab up: %w", err)
+	}
+	if _, err := Open(o.Dir); !errors.Is(err, ErrNotUp) {
+		return nil, fmt.Errorf("lab up: a lab %q stands in %s; remove it with 'weft lab down --name %s'", o.Name, o.Dir, o.Name)
+	}
+	// What an earlier run left behind after a crash would get in the way.
+	if err := Down(ctx, o.Name, o.Dir); err != nil {
+		return nil, fmt.Errorf("lab up: %w", err)
+	}
+	l := plan(o)
+	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("lab up: %w", err)
+	}
+	// Saved before anything stands: Down finds what there is also without, but says less.
+	if err := l.save(); err != nil {
+		return nil, fmt.Errorf("lab up: %w", err)
+	}
+	err := l.up(ctx, p)
+	return l, errors.Join(err, l.save())
+}
+
+func (l *Lab) up(ctx context.Context, p *Progress) error {
+	nodes, pods := 0, 0
+	for _, c := range l.Clusters {
+		nodes += len(c.Nodes)
+	}
+	for range l.pods() {
+		pods++
+	}
+	steps := []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{fmt.Sprintf("%d namespaces and the links between them", len(l.namespaces())), func(context.Context) error { return l.buildNetwork() }},
+		{"certificates, configuration, a bpf file system", func(context.Context) error { return l.writeFiles() }},
+		{fmt.Sprintf("%d stores with users and roles", len(l.Clusters)), l.startStores},
+		{fmt.Sprintf("%d operators and %d agents", len(l.Clusters), nodes), l.startAgents},
+		{fmt.Sprintf("%d pods", pods), l.startPods},
+		{"a global service in every cluster", l.addServices},
+		{"mesh synced", l.waitSynced},
+		{"every cluster answers every other", l.waitReachable},
+	}
+	for _, s := range steps {
+		if err := p.step(s.what, func() error {
+			ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not within %v", startTimeout))
+			defer cancel()
+			return s.do(ctx)
+		}); err != nil {
+			return err
+		}
+		if err := l.save(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// each runs f for every index at once and returns the first error.
+func each(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range n {
+		g.Go(func() error { return f(ctx, i) })
+	}
+	return g.Wait()
+}
+
+func (l *Lab) writeFiles() error {
+	if err := os.MkdirAll(l.BPFFS, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("bpf", l.BPFFS, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount a bpf file system on %s: %w", l.BPFFS, err)
+	}
+	for i := range l.Clusters {
+		if err := l.writeCluster(&l.Clusters[i]); err != nil {
+			return fmt.Errorf("files of cluster %s: %w", l.Clusters[i].Name, err)
+		}
+	}
+	// Every node reads every other cluster with a certificate that the other one's authority
+	// signed, so this comes after all authorities exist.
+	for _, c := range l.Clusters {
+		for _, n := range c.Nodes {
+			if err := l.writeNode(c, n); err != nil {
+				return fmt.Errorf("files of node %s: %w", n.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (l *Lab) startStores(ctx context.Context) error {
+	return each(ctx, len(l.Clusters), func(ctx context.Context, i int) error {
+		c := &l.Clusters[i]
+		if err := l.startEtcd(ctx, c); err != nil {
+			return err
+		}
+		_, err := l.run(ctx, c.Operator.Netns, "store", "init", "--etcd", c.EtcdConfig, "--cluster", c.Name)
+		return err
+	})
+}
+
+// startEtcd starts a cluster's etcd and waits until it serves. The same call brings it back after
+// a kill.
+func (l *Lab) startEtcd(ctx context.Context, c *Cluster) error {
+	dir := filepath.Dir(c.CA)
+	err := l.start(&c.Etcd, "lab", "etcd", "--dir", filepath.Join(dir, "etcd"), "--url", c.Endpoint,
+		"--ca", c.CA, "--cert", filepath.Join(dir, "etcd.crt"), "--key", filepath.Join(dir, "etcd.key"),
+		"--ready", readyFile(c))
+	if err != nil {
+		return err
+	}
+	return l.waitReady(ctx, &c.Etcd, func() bool {
+		_, err := os.Stat(readyFile(c))
+		return err == nil
+	})
+}
+
+// readyFile is written by the etcd process when it serves and removed by it at its start.
+func readyFile(c *Cluster) string { return filepath.Join(filepath.Dir(c.CA), "etcd.ready") }
+
+// waitReady waits until a started process is ready, and says so if it ended instead.
+func (l *Lab) waitReady(ctx context.Context, p *Process, ready func() bool) error {
+	err := until(ctx, func() (bool, error) {
+		if ready() {
+			return true, nil
+		}
+		if !p.alive() {
+			return false, errors.New("it ended")
+		}
+		return false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for %s: %w; its log is %s%s", p.Netns, err, p.Log, tail(p.Log))
+	}
+	return nil
+}
+
+// tail is the end of a log, for an error message.
+func tail(file string) string {
+	const most = 600
+	b, err := os.ReadFile(file)
+	if err != nil || len(b) == 0 {
+		return ""
+	}
+	if len(b) > most {
+		b = b[len(b)-most:]
+	}
+	return ":\n" + string(b)
+}
+
+func (l *Lab) startAgents(ctx context.Context) error {
+	for i := range l.Clusters {
+		if err := l.startOperator(&l.Clusters[i]); err != nil {
+			return err
+		}
+		for j := range l.Clusters[i].Nodes {
+			if err := l.startAgent(&l.Clusters[i].Nodes[j]); err != nil {
+				return err
+			}
+		}
+	}
+	var nodes []*Node
+	for i := range l.Clusters {
+		for j := range l.Clusters[i].Nodes {
+			nodes = append(nodes, &l.Clusters[i].Nodes[j])
+		}
+	}
+	return each(ctx, len(nodes), func(ctx context.Context, i int) error { return l.waitAgent(ctx, nodes[i]) })
+}
+
+func (l *Lab) startOperator(c *Cluster) error {
+	return l.start(&c.Operator, "operator", "--config", operatorConfig(c))
+}
+
+func (l *Lab) startAgent(n *Node) error {
+	return l.start(&n.Agent, "agent", "--config", n.Config)
+}
+
+func (l *Lab) startPods(ctx context.Context) error {
+	type at struct {
+		n *Node
+		p *Pod
+	}
+	var all []at
+	for n, p := range l.pods() {
+		all = append(all, at{n, p})
+	}
+	return each(ctx, len(all), func(ctx context.Context, i int) error { return l.startPod(ctx, all[i].n, all[i].p) })
+}
+
+// startPod makes the pod's endpoint and starts its workload, as a container runtime would.
+func (l *Lab) startPod(ctx context.Context, n *Node, p *Pod) error {
+	if err := l.addEndpoint(ctx, n, p); err != nil {
+		return fmt.Errorf("pod %s: %w", p.Name, err)
+	}
+	if err := l.start(&p.Workload, "lab", "workload", "--pod", p.Name, "--cluster", p.Cluster, "--node", p.Node); err != nil {
+		return fmt.Errorf("pod %s: %w", p.Name, err)
+	}
+	return nil
+}
+
+func (l *Lab) addServices(ctx context.Context) error {
+	return each(ctx, len(l.Clusters), func(ctx context.Context, i int) error {
+		c := &l.Clusters[i]
+		_, err := l.run(ctx, c.Operator.Netns, "service", "add", "-f", c.Service.File, "--etcd", c.EtcdConfig)
+		return err
+	})
+}
+
+// Progress tells a person what happens.
+type Progress struct {
+	Print func(format string, args ...any) // nil: silent
+}
+
+func (p *Progress) say(format string, args ...any) {
+	if p != nil && p.Print != nil {
+		p.Print(format+"\n", args...)
+	}
+}
+
+// step does one thing and says how it went and how long it took.
+func (p *Progress) step(what string, do func() error) error {
+	begin := time.Now()
+	if err := do(); err != nil {
+		p.say("✗ %s", what)
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	p.say("✓ %-44s %6.2f s", what, time.Since(begin).Seconds())
+	return nil
+}
