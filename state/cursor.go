@@ -17,6 +17,7 @@ type Cursor[K comparable, V any] struct {
 	// The rest is guarded by table.mu.
 	next   uint32 // slot of the first change not delivered, none if all are
 	passed uint64 // revision of the last change delivered
+	seen   uint64 // Table.revision when Next last left nothing to deliver
 	marks  uint64 // Table.marks when Next was last called
 	waiter chan<- struct{}
 	closed bool
@@ -68,6 +69,7 @@ func (c *Cursor[K, V]) advance(max int) ([]Change[K, V], uint64) {
 	}
 	t.packLocked()
 	if c.next == none {
+		c.seen = t.revision
 		return changes, t.revision
 	}
 	return changes, c.passed

@@ -21,7 +21,7 @@ const (
 	slotDead                  // a tombstone: a deleted row that some cursor still has to deliver
 )
 
-// slot is one row with its place in the order of changes. The fields beside key and value cost 56
+// slot is one row with its place in the order of changes. The fields beside key and value cost 48
 // bytes; the order of the fields keeps them free of padding.
 type slot[K comparable, V any] struct {
 	key      K

@@ -23,8 +23,9 @@ type Input interface {
 var errClosed = errors.New("cursor is closed")
 
 // Wait returns when the table has a change that the cursor has not delivered, or its sync marks
-// are others than they were at the last Next. No change is missed, whenever it happens. The error
-// is that of ctx, or says that the cursor is closed.
+// are others than they were at the last Next. No change is missed, whenever it happens; that Next
+// then finds nothing is possible, for what came may be gone again. The error is that of ctx, or
+// says that the cursor is closed.
 func (c *Cursor[K, V]) Wait(ctx context.Context) error { return WaitAny(ctx, c) }
 
 // WaitAny is [Cursor.Wait] for several cursors: it returns when any of them has something. A cursor
@@ -58,7 +59,7 @@ func (c *Cursor[K, V]) subscribe(ch chan<- struct{}) (bool, error) {
 	if c.closed {
 		return false, errClosed
 	}
-	if c.next != none || c.marks != c.table.marks {
+	if c.seen != c.table.revision || c.marks != c.table.marks {
 		return true, nil
 	}
 	c.waiter = ch
