@@ -81,7 +81,6 @@ func (l *Lab) deleteEndpoint(ctx context.Context, n *Node, p *Pod) error {
 	return err
 }
 
-
 // table reads the keys and values of one of the agent's tables.
 func (n *Node) table(ctx context.Context, name string) (map[string]string, error) {
 	rows := map[string]string{}

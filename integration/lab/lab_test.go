@@ -264,7 +264,9 @@ func TestLoad_AgainstAWorkload(t *testing.T) {
 	done := make(chan error, 1)
 	ready := make(chan struct{})
 	go func() {
-		done <- ns.Do(func() error { return who{Name: "w", Cluster: "east", Node: "n"}.serveReady(ctx, func() { close(ready) }) })
+		done <- ns.Do(func() error {
+			return who{Name: "w", Cluster: "east", Node: "n"}.serveReady(ctx, func() { close(ready) })
+		})
 	}()
 	defer func() {
 		cancel()

@@ -24,7 +24,7 @@ type Lab struct {
 	Mode     Mode      `json:"mode"`
 	Family   Family    `json:"family"`
 	WANMTU   int       `json:"wanMTU"`
-	WAN      string    `json:"wan"`  // namespace of the router between the clusters
+	WAN      string    `json:"wan"`   // namespace of the router between the clusters
 	BPFFS    string    `json:"bpffs"` // mount of the lab's own bpf file system
 	Weft     string    `json:"weft"`  // binary that the processes run
 	Clusters []Cluster `json:"clusters"`
@@ -111,10 +111,10 @@ func planCluster(o Options, c int) Cluster {
 	a := addressing{o.Family, c}
 	cl := Cluster{
 		Name: name, ID: uint32(c), Switch: prefix(o.Name) + name + "-net",
-		Etcd:     Process{Netns: prefix(o.Name) + name + "-etcd", Log: filepath.Join(dir, "etcd.log")},
-		Operator: Process{Netns: prefix(o.Name) + name + "-op", Log: filepath.Join(dir, "operator.log")},
-		Endpoint: "https://" + netip.AddrPortFrom(a.control(hostEtcd), etcdPort).String(),
-		CA:       filepath.Join(dir, "ca.crt"),
+		Etcd:      Process{Netns: prefix(o.Name) + name + "-etcd", Log: filepath.Join(dir, "etcd.log")},
+		Operator:  Process{Netns: prefix(o.Name) + name + "-op", Log: filepath.Join(dir, "operator.log")},
+		Endpoint:  "https://" + netip.AddrPortFrom(a.control(hostEtcd), etcdPort).String(),
+		CA:        filepath.Join(dir, "ca.crt"),
 		AdminCert: filepath.Join(dir, "admin.crt"), AdminKey: filepath.Join(dir, "admin.key"),
 		RemoteCert: filepath.Join(dir, "remote.crt"), RemoteKey: filepath.Join(dir, "remote.key"),
 		EtcdConfig: filepath.Join(dir, "etcd.yaml"), ServiceCIDRs: a.services(),

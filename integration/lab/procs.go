@@ -143,4 +143,3 @@ func (s Summary) print(w io.Writer, format string) error {
 	}
 	return err
 }
-
