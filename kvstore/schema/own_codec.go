@@ -122,5 +122,5 @@ func DecodeEpoch(b []byte) (Epoch, error) {
 	if err != nil {
 		return Epoch{}, err
 	}
-	return Epoch{ID: w.Epoch, Created: w.Created.UTC(), Extra: extra}, checkEpoch(EpochKey, w.Epoch)
+	return Epoch{ID: w.Epoch, Created: w.Created.UTC().Truncate(time.Second), Extra: extra}, checkEpoch(EpochKey, w.Epoch)
 }

@@ -47,7 +47,13 @@ func (w Workload) Pack() PackedWorkload {
 }
 
 func comparePorts(a, b NamedPort) int {
-	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	return comparePort(a.Name, L4{a.Protocol, a.Port}, b.Name, L4{b.Protocol, b.Port})
+}
+
+func comparePort[T string | []byte](a T, al L4, b T, bl L4) int {
+	return cmp.Or(
+		strings.Compare(string(a), string(b)), cmp.Compare(al.Protocol, bl.Protocol), cmp.Compare(al.Port, bl.Port),
+	)
 }
 
 // field returns the i-th part.
