@@ -44,7 +44,7 @@ func Command() *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(c.up(), c.down(), c.demo(), c.status(), c.cut(), c.heal(), c.kill(), c.start(), c.exec(), c.load(),
+	root.AddCommand(c.up(), c.down(), c.demo(), c.status(), c.cut(), c.heal(), c.kill(), c.start(), c.exec(), c.load(), c.check(),
 		etcdCommand(), workloadCommand(), clientCommand())
 	return root
 }
@@ -286,6 +286,24 @@ func (c *command) load() *cobra.Command {
 	cmd.Flags().StringVar(&from, "from", "", "pod that calls (default: the client of the first cluster)")
 	cmd.Flags().StringVar(&log, "log", "", "file for the log, one JSON object a line (default: none)")
 	return cmd
+}
+
+func (c *command) check() *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Send TCP, UDP and ICMP, small and large, over every kind of way", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := Open(c.options.Dir)
+			if err != nil {
+				return err
+			}
+			results, err := l.Check(cmd.Context())
+			if err != nil {
+				return err
+			}
+			format, _ := cmd.Flags().GetString("output")
+			return printResults(cmd.OutOrStdout(), format, results)
+		},
+	}
 }
 
 func (c *command) status() *cobra.Command {

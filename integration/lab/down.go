@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,6 +31,7 @@ func Down(ctx context.Context, name, dir string) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, downTimeout, fmt.Errorf("not within %v", downTimeout))
 	defer cancel()
+	held := objectsBelow(dir)
 	if err := killAll(ctx, name); err != nil {
 		return fmt.Errorf("lab down: %w", err)
 	}
@@ -51,6 +53,9 @@ func Down(ctx context.Context, name, dir string) error {
 	}
 	errs = append(errs, unmountBelow(dir), os.RemoveAll(dir))
 	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("lab down: %w", err)
+	}
+	if err := waitGone(ctx, name, dir, held); err != nil {
 		return fmt.Errorf("lab down: %w", err)
 	}
 	return nil
@@ -76,18 +81,29 @@ func killAll(ctx context.Context, name string) error {
 	})
 }
 
-// unmountBelow unmounts whatever is mounted below a directory.
-func unmountBelow(dir string) error {
+// mountsBelow lists the mounts below a directory, the deepest last.
+func mountsBelow(dir string) ([]string, error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var mounts []string
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+			mounts = append(mounts, f[4])
+		}
+	}
+	return mounts, nil
+}
+
+func unmountBelow(dir string) error {
+	mounts, err := mountsBelow(dir)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
-			errs = append(errs, unmount(f[4]))
-		}
+	for _, m := range slices.Backward(mounts) {
+		errs = append(errs, unmount(m))
 	}
 	return errors.Join(errs...)
 }

@@ -66,22 +66,23 @@ func (l *Lab) writeCluster(c *Cluster) error {
 	}); err != nil {
 		return err
 	}
-	return writeYAML(c.Service.File, c.definition("local"))
+	if err := writeYAML(c.Self.File, c.Self.definition("client", nil)); err != nil {
+		return err
+	}
+	return writeYAML(c.Service.File, c.Service.definition("web", map[string]string{
+		"service.cilium.io/global":   "true",
+		"service.cilium.io/affinity": "local",
+	}))
 }
 
-// definition is the demo's service in the form that 'weft service add -f' reads.
-func (c *Cluster) definition(affinity string) map[string]any {
+// definition is a service of the lab in the form that 'weft service add -f' reads.
+func (s Service) definition(app string, annotations map[string]string) map[string]any {
 	port := func(name string, number int, protocol string) map[string]any {
 		return map[string]any{"name": name, "port": number, "protocol": protocol}
 	}
 	return map[string]any{
-		"namespace": c.Service.Namespace, "name": c.Service.Name,
-		"annotations": map[string]string{
-			"service.cilium.io/global":   "true",
-			"service.cilium.io/affinity": affinity,
-		},
-		"addresses": c.Service.Addresses,
-		"selector":  map[string]string{"app": "web"},
+		"namespace": s.Namespace, "name": s.Name, "annotations": annotations, "addresses": s.Addresses,
+		"selector": map[string]string{"app": app},
 		"ports": []any{
 			port("http", portHTTP, "TCP"), port("who", portWho, "TCP"), port("who-udp", portWho, "UDP"),
 			port("echo", portEcho, "TCP"), port("echo-udp", portEcho, "UDP"),

@@ -45,7 +45,8 @@ type Cluster struct {
 	RemoteKey    string         `json:"remoteKey"`
 	EtcdConfig   string         `json:"etcdConfig"` // etcd client file of the administrator
 	ServiceCIDRs []netip.Prefix `json:"serviceCIDRs"`
-	Service      Service        `json:"service"` // the global service of the demo
+	Service      Service        `json:"service"` // global; its backends are the pods app=web
+	Self         Service        `json:"self"`    // of this cluster only; its backend is the client
 	Nodes        []Node         `json:"nodes"`
 }
 
@@ -119,6 +120,7 @@ func planCluster(o Options, c int) Cluster {
 		RemoteCert: filepath.Join(dir, "remote.crt"), RemoteKey: filepath.Join(dir, "remote.key"),
 		EtcdConfig: filepath.Join(dir, "etcd.yaml"), ServiceCIDRs: a.services(),
 		Service: Service{Namespace: "default", Name: "web", Addresses: a.vips(10), File: filepath.Join(dir, "web.yaml")},
+		Self:    Service{Namespace: "default", Name: "self", Addresses: a.vips(11), File: filepath.Join(dir, "self.yaml")},
 	}
 	for n := 1; n <= o.Nodes; n++ {
 		node := Node{

@@ -61,7 +61,7 @@ func (l *Lab) up(ctx context.Context, p *Progress) error {
 		{fmt.Sprintf("%d stores with users and roles", len(l.Clusters)), l.startStores},
 		{fmt.Sprintf("%d operators and %d agents", len(l.Clusters), nodes), l.startAgents},
 		{fmt.Sprintf("%d pods", pods), l.startPods},
-		{"a global service in every cluster", l.addServices},
+		{"two services in every cluster, one of them global", l.addServices},
 		{"mesh synced", l.waitSynced},
 		{"every cluster answers every other", l.waitReachable},
 	}
@@ -227,8 +227,12 @@ func (l *Lab) startPod(ctx context.Context, n *Node, p *Pod) error {
 func (l *Lab) addServices(ctx context.Context) error {
 	return each(ctx, len(l.Clusters), func(ctx context.Context, i int) error {
 		c := &l.Clusters[i]
-		_, err := l.run(ctx, c.Operator.Netns, "service", "add", "-f", c.Service.File, "--etcd", c.EtcdConfig)
-		return err
+		for _, s := range []Service{c.Service, c.Self} {
+			if _, err := l.run(ctx, c.Operator.Netns, "service", "add", "-f", s.File, "--etcd", c.EtcdConfig); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
