@@ -9,7 +9,8 @@ import "iter"
 // their cluster. It is fed with the changes of a [Cursor] and belongs to one goroutine, like the
 // derivation it serves.
 //
-// A row costs a number per term and its key once; a term costs its rows' numbers.
+// A row costs its key twice, and 12 bytes beside the term for each of its terms: a change costs its
+// own terms and not the number of rows they find.
 type Index[T, K comparable, V any] struct {
 	terms   func(K, V) iter.Seq[T]
 	number  map[K]uint32

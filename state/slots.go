@@ -35,7 +35,7 @@ type slot[K comparable, V any] struct {
 	hash     uint32
 	source   uint16 // index into Table.sources
 	state    slotState
-	listed   bool // named by the Replace that is running
+	listed   bool // written since its source last began a list
 }
 
 // slots is the storage of a table: slots in chunks that never move, a list through them in order

@@ -116,7 +116,48 @@ func drive(t *testing.T, next func(n int) (int, bool)) {
 				t.Fatalf("Replace(%s, %v) = %d, %d, want %d, %d", src, list, put, deleted, wantPut, wantDeleted)
 			}
 			marks[src] = marks[src]
-		case op == 11 && arg(4) == 0:
+		case op == 11 && arg(2) == 0: // a list in pieces, and other things between them
+			named := map[int]bool{}
+			list := table.List(src)
+			for range arg(5) {
+				k, v := arg(40), arg(3)
+				switch arg(3) {
+				case 0:
+					list.Put(7, maps.All(map[int]Stamped[int]{k: {Value: v}}))
+					m.rows[k] = modelRow{v, src}
+					named[k] = true
+				case 1:
+					want := m.rows[k].source == src
+					if got := list.Keep(k); got != want {
+						t.Fatalf("Keep(%d) = %v, want %v", k, got, want)
+					}
+					named[k] = named[k] || want
+				case 2:
+					other := sources[arg(len(sources))]
+					table.Put(other, 0, k, v)
+					m.rows[k] = modelRow{v, other}
+					marks[other] = marks[other]
+					named[k] = other == src
+				}
+			}
+			marks[src] = marks[src]
+			want := 0
+			for k, r := range m.rows {
+				if r.source == src && !named[k] {
+					want++
+				}
+			}
+			if got := list.Absent(); got != want {
+				t.Fatalf("Absent = %d, want %d", got, want)
+			}
+			if arg(2) == 0 {
+				break // given up: nothing is deleted
+			}
+			maps.DeleteFunc(m.rows, func(k int, r modelRow) bool { return r.source == src && !named[k] })
+			if got := list.Commit(9); got != want {
+				t.Fatalf("Commit = %d, want %d", got, want)
+			}
+		case op == 11 && arg(2) == 0:
 			want := 0
 			for k, r := range m.rows {
 				if r.source == src {
@@ -232,7 +273,7 @@ func TestTable_AgainstModel(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 1))
-			steps := 1000
+			steps := 3000
 			drive(t, func(n int) (int, bool) { steps--; return rnd.IntN(n), steps/3 > 0 })
 		})
 	}

@@ -35,26 +35,9 @@ func (t *Table[K, V]) Replace(src Source, origin int64, rows iter.Seq2[K, Stampe
 	defer t.packLocked()
 	w := Writer[K, V]{table: t}
 	id := t.sourceLocked(src)
-	for k, r := range rows {
-		if r.Origin == 0 {
-			r.Origin = origin
-		}
-		i, changed := w.put(id, r.Origin, k, r.Value)
-		t.rows.at(i).listed = true
-		if changed {
-			put++
-		}
-	}
-	for i := none + 1; i < t.rows.used; i++ {
-		at := t.rows.at(i)
-		switch {
-		case at.listed:
-			at.listed = false
-		case at.state == slotLive && at.source == id:
-			w.delete(i, origin)
-			deleted++
-		}
-	}
+	w.beginList(id)
+	put = w.putList(id, origin, rows)
+	deleted = w.endList(id, origin)
 	return put, deleted
 }
 
@@ -97,8 +80,7 @@ type Writer[K comparable, V any] struct {
 
 // Put is [Table.Put].
 func (w *Writer[K, V]) Put(src Source, origin int64, k K, v V) (changed bool) {
-	_, changed = w.put(w.table.sourceLocked(src), origin, k, v)
-	return changed
+	return w.put(w.table.sourceLocked(src), origin, k, v)
 }
 
 // Delete is [Table.Delete].
@@ -129,7 +111,7 @@ func (w *Writer[K, V]) Get(k K) (v V, ok bool) {
 	return t.rows.at(i).value, true
 }
 
-func (w *Writer[K, V]) put(id uint16, origin int64, k K, v V) (uint32, bool) {
+func (w *Writer[K, V]) put(id uint16, origin int64, k K, v V) (changed bool) {
 	t := w.table
 	hash := t.rows.hashOf(k)
 	i := t.rows.find(hash, k)
@@ -152,16 +134,16 @@ func (w *Writer[K, V]) put(id uint16, origin int64, k K, v V) (uint32, bool) {
 			t.sources[id].rows++
 			at.source = id
 		}
-		at.origin = origin
+		at.origin, at.listed = origin, true
 		if t.equal != nil && t.equal(at.value, v) {
-			return i, false
+			return false
 		}
 		t.unlinkLocked(i)
 	}
 	at := t.rows.at(i)
-	at.state, at.source, at.origin, at.value, at.changed = slotLive, id, origin, v, w.time()
+	at.state, at.listed, at.source, at.origin, at.value, at.changed = slotLive, true, id, origin, v, w.time()
 	t.linkLocked(i)
-	return i, true
+	return true
 }
 
 // delete ends the life of the row in slot i, which leaves a tombstone if a cursor has been given it.
