@@ -1,0 +1,73 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package endpoint
+
+import (
+	"context"
+	"fmt"
+)
+
+// Delete takes an endpoint out of the network; by id, or by name where id is 0. It
+// reports whether there was one. After an error Run goes on trying.
+func (m *Manager) Delete(ctx context.Context, id ID, n Name) (bool, error) {
+	e, ok := m.find(id, n)
+	if !ok {
+		return false, nil
+	}
+	if err := m.lock(ctx, e.FullName()); err != nil {
+		return true, err
+	}
+	defer m.done(e.FullName())
+	e, ok = m.find(e.ID, Name{}) // as it is now that nobody else works on it
+	if !ok || id == 0 && e.FullName() != n {
+		return false, nil
+	}
+	if err := m.remove(ctx, e); err != nil {
+		return true, fmt.Errorf("delete %v: %w", e.FullName(), err)
+	}
+	return true, nil
+}
+
+// remove undoes everything that may be there of e: first what others see, then the
+// device, then identity, file, addresses and slot. The caller holds its lock.
+func (m *Manager) remove(ctx context.Context, e Endpoint) error {
+	e.Phase, e.Reason = Deleting, ""
+	if err := m.put(e); err != nil {
+		return err
+	}
+	m.publish(e)
+	m.tables.Local.Delete(Local, 0, uint16(e.ID))
+	if err := m.devices.DeleteEndpoint(ctx, uint16(e.ID)); err != nil {
+		e.Reason = err.Error()
+		m.show(e)
+		return err
+	}
+	m.releaseIdentity(ctx, e)
+	if err := m.disk.remove(e.ID); err != nil {
+		return err
+	}
+	m.tables.Endpoints.Delete(Local, 0, e.ID)
+	m.releaseAddresses(e.Addresses)
+	m.mu.Lock()
+	delete(m.byName, e.FullName())
+	delete(m.slots, e.ID)
+	m.mu.Unlock()
+	m.log.Info("endpoint deleted", "endpoint", e.FullName().String(), "id", int(e.ID), "addresses", e.Addresses)
+	return nil
+}
+
+// releaseIdentity gives the reference back if this process holds one. A reference
+// that cannot be given back goes with the node's lease.
+func (m *Manager) releaseIdentity(ctx context.Context, e Endpoint) {
+	m.mu.Lock()
+	held := m.held[e.ID]
+	delete(m.held, e.ID)
+	m.mu.Unlock()
+	if !held {
+		return
+	}
+	if err := m.identities.Release(ctx, e.IdentityLabels); err != nil {
+		m.log.Warn("identity not released", "endpoint", e.FullName().String(), "identity", e.Identity, "error", err)
+	}
+}

@@ -1,0 +1,100 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package endpoint
+
+import (
+	"errors"
+	"fmt"
+	"net"
+)
+
+// Restore brings back what an earlier run kept on disk: the same slots, addresses
+// and identities. It does no more than read files, so that the datapath knows all
+// its endpoints before it removes anything. Endpoints that were being made or
+// deleted, or whose device is gone, are deleted by Run. Call it once, before Run.
+func (m *Manager) Restore() error {
+	found, broken, err := m.disk.load()
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.broken = broken
+	for _, b := range broken {
+		m.slots[b.ID] = true // not used again while somebody may be behind it
+	}
+	m.mu.Unlock()
+	for _, b := range broken {
+		m.log.Error("endpoint file cannot be read", "file", b.Path, "error", b.Err)
+	}
+	for _, e := range found {
+		if err := m.restore(e); err != nil {
+			return fmt.Errorf("restore %v: %w", e.FullName(), err)
+		}
+	}
+	if len(broken) == 0 { // else nothing may be pruned: one of ours is missing
+		m.tables.Endpoints.MarkSynced(Local)
+		m.tables.Local.MarkSynced(Local)
+		m.tables.Published.MarkSynced(Local)
+		m.tables.IPs.MarkSynced(Local)
+	}
+	if len(found) > 0 {
+		m.log.Info("endpoints restored", "count", len(found), "unreadable", len(broken))
+		m.poke()
+	}
+	return nil
+}
+
+func (m *Manager) restore(e Endpoint) error {
+	m.mu.Lock()
+	m.slots[e.ID] = true
+	m.last = max(m.last, e.ID)
+	m.mu.Unlock()
+	for _, a := range e.Addresses {
+		pool := m.pool(a.Is6())
+		if pool == nil || !pool.Prefix().Contains(a) {
+			e.Reason = fmt.Sprintf("address %v is not of the node's pod CIDRs any more", a)
+			continue
+		}
+		if err := pool.Take(a); err != nil {
+			return err
+		}
+	}
+	if e.Phase == Live {
+		present, err := m.exists(e.HostInterface)
+		if err != nil {
+			return err
+		}
+		if !present {
+			m.log.Info("endpoint's device is gone", "endpoint", e.FullName().String(), "device", e.HostInterface)
+			e.Phase = Deleting
+		}
+	}
+	if e.Phase == Creating {
+		e.Phase = Deleting
+	}
+	m.show(e)
+	if e.Phase == Live {
+		m.tables.Local.Put(Local, 0, uint16(e.ID), localRow(e))
+		m.publish(e)
+	}
+	return nil
+}
+
+// deviceExists asks the kernel; an error means that it could not be asked.
+func deviceExists(name string) (bool, error) {
+	_, err := net.InterfaceByName(name)
+	if err == nil {
+		return true, nil
+	}
+	list, err := net.Interfaces() // by name the error does not tell "no such" from "could not ask"
+	if err != nil {
+		return false, errors.New("list devices: " + err.Error())
+	}
+	for _, i := range list {
+		if i.Name == name {
+			return true, nil
+		}
+	}
+	return false, nil
+}

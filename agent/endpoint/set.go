@@ -1,0 +1,75 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package endpoint
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+// Change says what Set changes; nil fields stay.
+type Change struct {
+	Labels    map[string]string // the whole new set
+	Readiness *schema.EndpointState
+}
+
+// Set changes a live endpoint; by id, or by name where id is 0. New labels that
+// mean another identity wait for its number: until then everything stays.
+func (m *Manager) Set(ctx context.Context, id ID, n Name, c Change) (Endpoint, error) {
+	e, ok := m.find(id, n)
+	if !ok {
+		return Endpoint{}, &NotFoundError{what(id, n)}
+	}
+	if err := m.lock(ctx, e.FullName()); err != nil {
+		return Endpoint{}, err
+	}
+	defer m.done(e.FullName())
+	if e, ok = m.find(e.ID, Name{}); !ok || e.Phase != Live {
+		return Endpoint{}, &NotFoundError{what(id, n)}
+	}
+	if c.Readiness != nil {
+		e.Readiness = *c.Readiness
+	}
+	if c.Labels != nil {
+		if err := validateLabels(c.Labels); err != nil {
+			return Endpoint{}, err
+		}
+		e.Labels = c.Labels
+		next, err := m.renumber(ctx, e)
+		if err != nil {
+			return Endpoint{}, fmt.Errorf("set labels of %v: %w", e.FullName(), err)
+		}
+		e = next
+	}
+	if err := m.put(e); err != nil {
+		return Endpoint{}, err
+	}
+	m.publish(e)
+	return e, nil
+}
+
+// renumber gets e the number of its present labels and programs it. The caller
+// holds its lock and puts and publishes the result.
+func (m *Manager) renumber(ctx context.Context, e Endpoint) (Endpoint, error) {
+	number, set, err := m.identities.Acquire(ctx, e.Labels)
+	if err != nil {
+		return e, err
+	}
+	m.releaseIdentity(ctx, e) // the old set's; of the same set there are two references now
+	m.hold(e.ID)
+	if number != e.Identity && e.Identity != 0 {
+		m.log.Info("endpoint has another identity", "endpoint", e.FullName().String(), "was", e.Identity, "identity", number)
+	}
+	e.Identity, e.IdentityLabels, e.Reason = number, set, ""
+	return e, m.program(ctx, e)
+}
+
+func what(id ID, n Name) string {
+	if id != 0 {
+		return fmt.Sprint(id)
+	}
+	return n.String()
+}
