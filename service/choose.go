@@ -3,8 +3,6 @@
 
 package service
 
-import "slices"
-
 // choose writes the backends of one frontend, in the order that Service.Backends promises, and how
 // many of them take new flows.
 //
@@ -21,64 +19,64 @@ func choose(cluster string, o Options, c *candidates) ([]Backend, int) {
 	if !o.Global {
 		remote = nil
 	}
-	all := merge(cluster, c.local, remote)
-	var localActive, remotes int
-	for _, b := range all {
+	// The lists are merged twice, first to count and then to write, so that only the result is
+	// allocated.
+	var active, terminating, remotes int
+	merge(cluster, c.local, remote, func(b Backend, ours bool) {
 		switch {
-		case b.Cluster != cluster:
+		case !ours:
 			remotes++
 		case b.State == Active:
-			localActive++
+			active++
+		default:
+			terminating++
 		}
+	})
+	if active+terminating+remotes == 0 {
+		return nil, 0
 	}
 	useLocal, useRemote := true, true
 	switch o.Affinity {
 	case AffinityLocal:
-		useRemote = localActive == 0
+		useRemote = active == 0
 	case AffinityRemote:
 		useLocal = remotes == 0
 	}
-	anyActive := useLocal && localActive > 0 || useRemote && remotes > 0
-	takes := func(b Backend) bool {
-		preferred := useRemote
-		if b.Cluster == cluster {
-			preferred = useLocal
-		}
-		return preferred && (b.State == Active || !anyActive)
-	}
 	chosen := 0
-	for _, b := range all {
-		if takes(b) {
-			chosen++
-		}
+	if useLocal {
+		chosen += active
 	}
-	if chosen == len(all) {
-		return all, chosen
+	if useRemote {
+		chosen += remotes
 	}
-	parted := make([]Backend, len(all))
+	lastResort := chosen == 0 // none is active, so those that terminate still take new flows
+	if lastResort {
+		chosen = terminating
+	}
+	out := make([]Backend, active+terminating+remotes)
 	front, back := 0, chosen
-	for _, b := range all {
-		if takes(b) {
-			parted[front] = b
+	merge(cluster, c.local, remote, func(b Backend, ours bool) {
+		takes := useRemote
+		if ours {
+			takes = useLocal && (b.State == Active || lastResort)
+		}
+		if takes {
+			out[front] = b
 			front++
 		} else {
-			parted[back] = b
+			out[back] = b
 			back++
 		}
-	}
-	return parted, chosen
+	})
+	return out, chosen
 }
 
-// merge joins two lists that are sorted by address into one without duplicates. An address that
+// merge walks two lists that are sorted by address as one without duplicates. An address that
 // several endpoints of ours hold is active if one of them is; one that stands on both sides is ours.
-func merge(cluster string, local []localBackend, remote []Backend) []Backend {
-	if len(local)+len(remote) == 0 {
-		return nil
-	}
-	out := make([]Backend, 0, len(local)+len(remote))
+func merge(cluster string, local []localBackend, remote []Backend, yield func(b Backend, ours bool)) {
 	for len(local) > 0 || len(remote) > 0 {
 		if len(local) == 0 || len(remote) > 0 && remote[0].Addr.Compare(local[0].addr) < 0 {
-			out = append(out, remote[0])
+			yield(remote[0], false)
 			remote = remote[1:]
 			continue
 		}
@@ -90,7 +88,6 @@ func merge(cluster string, local []localBackend, remote []Backend) []Backend {
 		if len(remote) > 0 && remote[0].Addr == b.Addr {
 			remote = remote[1:]
 		}
-		out = append(out, b)
+		yield(b, true)
 	}
-	return slices.Clip(out)
 }

@@ -35,8 +35,9 @@ type Index struct {
 	dirty   []*definition
 	gone    map[Frontend]struct{}
 	touched map[schema.DefinitionKey]struct{}
-	// before and after are scratch of SetEndpoint.
+	// before and after are scratch of SetEndpoint, order of Flush.
 	before, after []localBackend
+	order         []Frontend
 }
 
 // remote is a service of another cluster under the name of ours.
@@ -288,7 +289,13 @@ func (x *Index) Flush() Changes {
 	}
 	x.dirty = x.dirty[:0]
 	var out Changes
+	order := x.order[:0]
 	for f := range look {
+		order = append(order, f)
+	}
+	slices.SortFunc(order, Frontend.Compare)
+	x.order = order[:0]
+	for _, f := range order {
 		fe := x.frontends[f]
 		if fe == nil {
 			continue
@@ -310,11 +317,20 @@ func (x *Index) Flush() Changes {
 		fe.told, fe.known = now, true
 		out.Frontends = append(out.Frontends, Change{f, now, false})
 	}
-	clear(x.gone)
-	slices.SortFunc(out.Frontends, func(a, b Change) int { return a.Frontend.Compare(b.Frontend) })
+	x.gone = emptied(x.gone)
 	out.Services = slices.SortedFunc(maps.Keys(x.touched), compareNames)
-	clear(x.touched)
+	x.touched = emptied(x.touched)
 	return out
+}
+
+// emptied clears a set, or replaces it where it was large: to clear a map costs what it once held,
+// and every flush after the first would pay for the start.
+func emptied[K comparable](set map[K]struct{}) map[K]struct{} {
+	if len(set) > 256 {
+		return make(map[K]struct{})
+	}
+	clear(set)
+	return set
 }
 
 // compute brings the services of all ports up to date.

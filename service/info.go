@@ -46,13 +46,13 @@ func (x *Index) Info(name schema.DefinitionKey) (Info, bool) {
 	}
 	for i := range d.ports {
 		for f := range d.ports[i].families {
-			for _, b := range merge("", d.ports[i].families[f].local, nil) {
+			merge("", d.ports[i].families[f].local, nil, func(b Backend, _ bool) {
 				if b.State == Active {
 					in.Active++
 				} else {
 					in.Terminating++
 				}
-			}
+			})
 		}
 	}
 	for _, r := range x.remotes[name] {
