@@ -20,7 +20,8 @@ type outside struct {
 	refuse  map[string]bool // keys that fail
 	prunes  int
 	noPrune bool
-	calls   []string // "update a b", "delete c", "prune"
+	calls   []string                      // "update a b", "delete c", "prune"
+	before  func(rows []Row[string, int]) // called first in Update
 	enter   chan struct{}
 	leave   chan struct{}
 }
@@ -30,6 +31,9 @@ func newOutside() *outside {
 }
 
 func (o *outside) Update(ctx context.Context, rows []Row[string, int]) map[string]error {
+	if o.before != nil {
+		o.before(rows)
+	}
 	if o.enter != nil {
 		o.enter <- struct{}{}
 		<-o.leave
