@@ -68,7 +68,11 @@ func decodeEndpoint(s Scope, k EndpointKey, b []byte) (Endpoint, error) {
 		return Endpoint{}, err
 	}
 	for _, p := range w.NamedPorts {
-		e.NamedPorts = append(e.NamedPorts, NamedPort(p))
+		port := NamedPort(p)
+		if port.Protocol == AnyProtocol {
+			port.Protocol = TCP // not said
+		}
+		e.NamedPorts = append(e.NamedPorts, port)
 	}
 	slices.SortFunc(e.NamedPorts, comparePorts)
 	return e, checkEndpoint(s, key, e)
@@ -102,8 +106,8 @@ func checkEndpoint(s Scope, key string, e Endpoint) error {
 		return err
 	}
 	for _, p := range e.NamedPorts {
-		if p.Port == 0 || p.Name == "" {
-			return invalid(key, "named port %q is %d", p.Name, p.Port)
+		if p.Port == 0 || p.Name == "" || p.Protocol == AnyProtocol {
+			return invalid(key, "named port %q is %d/%s", p.Name, p.Port, p.Protocol)
 		}
 	}
 	if e.State > EndpointTerminating {
