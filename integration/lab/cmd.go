@@ -277,9 +277,10 @@ func (c *command) load() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				ld.Target = fmt.Sprintf("%s", hostPort(cl.Service.Addresses[0], ld.port()))
+				ld.Target = hostPort(cl.Service.Addresses[0], ld.port())
 			}
-			return l.Exec(pod.Name, ld.argv(l.Weft, log))
+			format, _ := cmd.Flags().GetString("output")
+			return l.Exec(pod.Name, ld.argv(l.Weft, log, format))
 		},
 	}
 	ld.flags(cmd)

@@ -114,10 +114,10 @@ func (l *Load) flags(cmd *cobra.Command) {
 }
 
 // argv is the command line of the process that runs the load.
-func (l Load) argv(weft, log string) []string {
+func (l Load) argv(weft, log, format string) []string {
 	return []string{weft, "lab", "client", "--to", l.Target, "--rate", strconv.Itoa(l.Rate),
 		"--sessions", strconv.Itoa(l.Sessions), "--duration", l.Duration.String(), "--timeout", l.Timeout.String(),
-		"--source", l.Local, "--log", log}
+		"--source", l.Local, "--log", log, "-o", format}
 }
 
 // port is where the load's default target listens: sessions need an echo.
