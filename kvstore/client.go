@@ -18,7 +18,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
+	grpcbackoff "google.golang.org/grpc/backoff"
 )
 
 // KV is one key as it stands in the store.
@@ -81,7 +81,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 			grpc.WithContextDialer(d.dial),
 			// The library's pauses grow to two minutes; an etcd that is back is wanted at once.
 			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+				Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 				MinConnectTimeout: cfg.DialTimeout,
 			}),
 		},

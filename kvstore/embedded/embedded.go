@@ -191,6 +191,9 @@ func etcdConfig(cfg *Config) (*embed.Config, error) {
 	ec.Dir = cfg.Dir
 	ec.ListenClientUrls = []url.URL{*client}
 	ec.AdvertiseClientUrls = []url.URL{*client}
+	// gRPC has the port for itself. Shared with HTTP, one idle connection that never says which
+	// of both it wants would block Close for ever, and watches starve under TLS.
+	ec.ListenClientHttpUrls = []url.URL{{Scheme: client.Scheme, Host: "127.0.0.1:0"}}
 	ec.ListenPeerUrls = []url.URL{*peer}
 	ec.AdvertisePeerUrls = []url.URL{*peer}
 	ec.InitialCluster = cfg.Name + "=" + peer.String()
@@ -204,6 +207,8 @@ func etcdConfig(cfg *Config) (*embed.Config, error) {
 	// leases be as short as a second.
 	ec.TickMs, ec.ElectionMs = 50, 500
 	ec.EnableGRPCGateway = false
+	// A connection that says nothing must not hold up Close for two minutes.
+	ec.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ConnectionTimeout(5 * time.Second)}
 	// What etcd has to say at Close is noise ("use of closed network connection"), and what is
 	// wrong at start comes back as an error.
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())

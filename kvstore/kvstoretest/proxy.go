@@ -12,11 +12,11 @@ import (
 // Proxy passes TCP on to a server. Frozen, it keeps connections open and passes nothing on: what
 // a path that loses every packet looks like. It ends with the test.
 type Proxy struct {
-	target string
 	listen net.Listener
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
+	target string
 	thawed *sync.Cond
 	frozen bool
 	closed bool
@@ -53,11 +53,31 @@ func (p *Proxy) Freeze() { p.setFrozen(true) }
 // Thaw passes on again what arrived meanwhile.
 func (p *Proxy) Thaw() { p.setFrozen(false) }
 
+// Part takes clients away from the server until Rejoin: every connection is closed and new ones
+// starve.
+func (p *Proxy) Part() {
+	p.Freeze()
+	p.Cut()
+}
+
+// Rejoin ends Part. Clients have to connect again.
+func (p *Proxy) Rejoin() {
+	p.Cut()
+	p.Thaw()
+}
+
 func (p *Proxy) setFrozen(f bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.frozen = f
 	p.thawed.Broadcast()
+}
+
+// Redirect makes new connections go to another server.
+func (p *Proxy) Redirect(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
 }
 
 // Cut closes every connection; new ones are accepted.
@@ -75,16 +95,34 @@ func (p *Proxy) accept() {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", p.target)
-		if err != nil {
-			in.Close()
-			continue
+		if p.track(in) {
+			p.wg.Go(func() { p.connect(in) })
 		}
-		if !p.track(in, out) {
-			return
-		}
-		p.wg.Go(func() { p.pass(in, out) })
-		p.wg.Go(func() { p.pass(out, in) })
+	}
+}
+
+// connect goes on to the server once the proxy is not frozen: its listener must not see half a
+// connection.
+func (p *Proxy) connect(in net.Conn) {
+	p.wait()
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	out, err := net.Dial("tcp", target)
+	if err != nil || !p.track(out) {
+		in.Close() // the server is down
+		return
+	}
+	p.wg.Go(func() { p.pass(in, out) })
+	p.pass(out, in)
+}
+
+// wait returns when the proxy is not frozen.
+func (p *Proxy) wait() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.frozen && !p.closed {
+		p.thawed.Wait()
 	}
 }
 
@@ -112,11 +150,7 @@ func (p *Proxy) pass(from, to net.Conn) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
-		p.mu.Lock()
-		for p.frozen && !p.closed {
-			p.thawed.Wait()
-		}
-		p.mu.Unlock()
+		p.wait()
 		if n > 0 {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return

@@ -91,7 +91,7 @@ func (s *Server) Client() *kvstore.Client { return NewClient(s.t, s.ClientConfig
 // NewClient returns a client that ends with the test.
 func NewClient(t testing.TB, cfg kvstore.Config) *kvstore.Client {
 	t.Helper()
-	c, err := kvstore.New(cfg, slog.New(slog.DiscardHandler))
+	c, err := kvstore.New(cfg, Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +102,9 @@ func NewClient(t testing.TB, cfg kvstore.Config) *kvstore.Client {
 	})
 	return c
 }
+
+// Log writes to the test's output.
+func Log(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
 // Kill cuts all connections and stops the server.
 func (s *Server) Kill() {

@@ -1,0 +1,285 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// event is one change of one key.
+type event struct {
+	KV
+	Deleted bool
+}
+
+// sink is told what stands under a prefix. Its methods are called by one goroutine.
+type sink interface {
+	// page is a part of a list. restart: it is the first part.
+	page(kvs []KV, restart bool)
+	// listed ends a list: what was not in it did not exist at the revision.
+	listed(revision int64, continuity Continuity)
+	// events are changes in the order they happened, whole revisions.
+	events(evs []event)
+	// confirmed says that at the time everything up to the revision had been delivered.
+	confirmed(revision int64, at time.Time)
+}
+
+// followConfig says how a prefix is followed. All fields are set.
+type followConfig struct {
+	prefix     string
+	pageSize   int
+	gap        int64         // revisions after which a list is cheaper than a replay
+	progress   time.Duration // how often the store is asked how far it is
+	silence    time.Duration // a stream that says nothing for so long is given up
+	minBackoff time.Duration
+	maxBackoff time.Duration
+}
+
+// errOrder is an event at or before a revision that was delivered already.
+var errOrder = errors.New("the store sent an event of a revision that was delivered already")
+
+// errGap says that a list is needed; it is no failure.
+var errGap = errors.New("too many changes were missed to replay them")
+
+// follower keeps a sink equal to what stands under a prefix. It is one loop: list at revision R,
+// watch from R+1, and on any error go round again. The stream is its own and not the client
+// library's watcher, which resumes by itself and without a word over a store that was wiped.
+//
+//	         ┌────────────── error, gap, not proven ─────────────┐
+//	         ▼                                                   │
+//	start ─▶ list ─▶ open stream at R+1 ─▶ prove continuity ─▶ deliver
+//	                     ▲                                       │
+//	                     └── error, revision and witness known ──┘
+//
+// Continuity is proven after the stream is open: the store that answers then is not older than
+// the one behind the stream.
+type follower struct {
+	c    *Client
+	cfg  followConfig
+	sink sink
+	log  *slog.Logger
+
+	// Owned by run.
+	lineage    lineage
+	continuity Continuity // of the store that answered last, told with the next list
+	revision   int64      // delivered up to here; 0: list first
+
+	mu sync.Mutex
+	st followStatus
+}
+
+// followStatus is what a follower knows about itself.
+type followStatus struct {
+	connected   bool
+	synced      bool // listed at least once
+	revision    int64
+	confirmed   time.Time
+	clusterID   uint64
+	epoch       string
+	continuity  Continuity // of the last list or resumption
+	lists       uint64
+	resumes     uint64
+	lastError   error
+	lastErrorAt time.Time
+}
+
+func (f *follower) status() followStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.st
+}
+
+func (f *follower) update(change func(*followStatus)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.st)
+}
+
+// run follows until ctx ends.
+func (f *follower) run(ctx context.Context) error {
+	pause := backoff{min: f.cfg.minBackoff, max: f.cfg.maxBackoff}
+	f.continuity = ContinuityFirst
+	for {
+		listed := f.revision == 0
+		err := f.round(ctx, listed, pause.reset)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, errGap) && !listed {
+			continue
+		}
+		was := false
+		f.update(func(s *followStatus) {
+			was = s.connected
+			s.connected, s.lastError, s.lastErrorAt = false, err, time.Now()
+		})
+		if was {
+			f.log.Info("watch interrupted", "prefix", f.cfg.prefix, "error", err)
+		}
+		if !pause.pause(ctx) {
+			return nil
+		}
+	}
+}
+
+// round lists if told so, then delivers until an error.
+func (f *follower) round(ctx context.Context, list bool, healthy func()) error {
+	if list {
+		if err := f.list(ctx); err != nil {
+			return err
+		}
+	}
+	err := f.watch(ctx, list, healthy)
+	if errors.Is(err, errOrder) || errors.Is(err, ErrStoreChanged) || errors.Is(err, errGap) {
+		f.revision = 0
+	}
+	return err
+}
+
+func (f *follower) list(ctx context.Context) error {
+	began := time.Now()
+	// The epoch is read before the list: one that changes in between is met by prove.
+	epoch, _, err := readEpoch(ctx, f.c)
+	if err != nil {
+		return err
+	}
+	next := lineage{epoch: epoch}
+	first := true
+	rev, id, err := f.c.pages(ctx, f.cfg.prefix, ListOptions{PageSize: f.cfg.pageSize}, func(page []KV) {
+		for _, kv := range page {
+			if kv.ModRevision > next.witness.mod {
+				next.witness.see(event{KV: kv})
+			}
+		}
+		f.sink.page(page, first)
+		first = false
+	})
+	if err != nil {
+		return err
+	}
+	next.clusterID = id
+	f.lineage, f.revision = next, rev
+	f.sink.listed(rev, f.continuity)
+	f.sink.confirmed(rev, began)
+	f.update(func(s *followStatus) {
+		s.synced, s.revision, s.confirmed = true, rev, began
+		s.clusterID, s.epoch, s.continuity = id, epoch, f.continuity
+		s.lists++
+	})
+	return nil
+}
+
+// watch opens a stream and delivers what it says until an error. listed says that a list was just
+// made, so that there is nothing to resume.
+func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error {
+	s, err := openStream(ctx, f.c, f.cfg.prefix, f.revision, f.cfg.silence)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if s.created.ClusterId != f.lineage.clusterID || s.created.Revision < f.revision {
+		f.continuity = ContinuityBroken
+		return fmt.Errorf("watch %s: %w (cluster %x at revision %d, was %x at %d)", f.cfg.prefix,
+			ErrStoreChanged, s.created.ClusterId, s.created.Revision, f.lineage.clusterID, f.revision)
+	}
+	if f.continuity, err = f.lineage.prove(ctx, f.c, f.revision); err != nil {
+		return err
+	}
+	switch {
+	case f.continuity == ContinuityBroken:
+		return fmt.Errorf("watch %s: %w", f.cfg.prefix, ErrStoreChanged)
+	case !listed && (f.continuity == ContinuityUnproven || s.created.Revision-f.revision > f.cfg.gap):
+		return errGap
+	}
+	return f.deliver(ctx, s, func() {
+		f.update(func(st *followStatus) {
+			if !listed {
+				st.resumes++
+				st.continuity = f.continuity
+			}
+			st.connected, st.lastError = true, nil
+		})
+		healthy()
+	})
+}
+
+// catchUp is how often etcd looks after watches that are behind. It answers no question about
+// progress before, and leaves it unanswered.
+const catchUp = 100 * time.Millisecond
+
+// deliver passes on what the stream says and keeps asking how far it is. It calls begun after the
+// first word: a watch that was confirmed may still turn out to be of a compacted revision.
+func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
+	ask := time.NewTicker(min(f.cfg.progress, catchUp))
+	defer ask.Stop()
+	spoke := false
+	silent := time.NewTimer(f.cfg.silence)
+	defer silent.Stop()
+	s.askProgress()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ask.C:
+			s.askProgress()
+		case <-silent.C:
+			return fmt.Errorf("watch %s: %w", f.cfg.prefix,
+				&EndpointError{strings.Join(f.c.cfg.Endpoints, ","), ReasonSilent, fmt.Errorf("no word for %s", f.cfg.silence)})
+		case m := <-s.messages:
+			if m.err != nil {
+				return m.err
+			}
+			silent.Reset(f.cfg.silence)
+			if m.clusterID != f.lineage.clusterID {
+				f.continuity = ContinuityBroken
+				return fmt.Errorf("watch %s: %w", f.cfg.prefix, ErrStoreChanged)
+			}
+			if err := f.apply(m, s.after); err != nil {
+				return err
+			}
+			if !spoke {
+				spoke = true
+				ask.Reset(f.cfg.progress)
+				begun()
+			}
+		}
+	}
+}
+
+// apply takes over one message of a stream that was opened after a revision.
+func (f *follower) apply(m message, after int64) error {
+	now := time.Now()
+	if n := len(m.events); n > 0 {
+		m.events = slices.DeleteFunc(m.events, func(ev event) bool { return ev.ModRevision <= after })
+		if len(m.events) == 0 {
+			return nil // only what was known
+		}
+	}
+	if len(m.events) == 0 {
+		if m.revision < f.revision {
+			return fmt.Errorf("watch %s: %w", f.cfg.prefix, errOrder)
+		}
+		f.revision = m.revision
+	} else {
+		for _, ev := range m.events {
+			if ev.ModRevision <= f.revision {
+				return fmt.Errorf("watch %s: %w", f.cfg.prefix, errOrder)
+			}
+			f.lineage.witness.see(ev)
+		}
+		// Not the header's revision: while the store catches up, that is ahead of the events.
+		f.revision = m.events[len(m.events)-1].ModRevision
+		f.sink.events(m.events)
+	}
+	f.sink.confirmed(f.revision, now)
+	f.update(func(st *followStatus) { st.revision, st.confirmed = f.revision, now })
+	return nil
+}

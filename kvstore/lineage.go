@@ -1,0 +1,133 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// EpochKey holds a random number that is written once in the life of a store (Init). A store with
+// another number is another store.
+const EpochKey = "weft/v1/epoch"
+
+// Continuity says whether a store that answers is the one that answered before, with the history
+// it had.
+type Continuity string
+
+const (
+	// ContinuityFirst: no store answered before.
+	ContinuityFirst Continuity = "first"
+	// ContinuityProven: the store still has what was seen last, at the revision it had.
+	ContinuityProven Continuity = "proven"
+	// ContinuityUnproven: the store may be the same one; the history that would tell is compacted,
+	// or nothing was ever seen under the prefix.
+	ContinuityUnproven Continuity = "unproven"
+	// ContinuityBroken: another cluster id, another epoch, a lower revision, or another value at a
+	// revision that was seen: the store was wiped, restored or replaced.
+	ContinuityBroken Continuity = "broken"
+)
+
+// lineage is what is remembered of a store to recognise it by. A cluster id alone proves nothing:
+// an etcd that was wiped and started with the same flags has the same one.
+type lineage struct {
+	clusterID uint64
+	epoch     string // "": not known
+	witness   witness
+}
+
+// witness is the last put that was seen.
+type witness struct {
+	key     string // "": none
+	mod     int64
+	hash    uint64
+	deleted bool // a later deletion of the key was seen too
+}
+
+func (w *witness) see(ev event) {
+	switch {
+	case !ev.Deleted && ev.ModRevision >= w.mod:
+		*w = witness{key: ev.Key, mod: ev.ModRevision, hash: hashOf(ev.Value)}
+	case ev.Deleted && ev.Key == w.key:
+		w.deleted = true
+	}
+}
+
+func hashOf(value []byte) uint64 {
+	h := fnv.New64a()
+	h.Write(value)
+	return h.Sum64()
+}
+
+// prove asks the store whether it is the one of l, whose rows were known up to revision. The error
+// is one of the connection; it says nothing about continuity.
+func (l *lineage) prove(ctx context.Context, c *Client, revision int64) (Continuity, error) {
+	epoch, id, err := readEpoch(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	if id != 0 && id != l.clusterID || l.epoch != "" && epoch != l.epoch {
+		return ContinuityBroken, nil
+	}
+	if l.witness.key == "" {
+		return ContinuityUnproven, nil
+	}
+	// The witness as of the last known revision. That is usually not compacted, even where the
+	// put itself is long ago.
+	if !l.witness.deleted {
+		return l.compare(ctx, c, revision)
+	}
+	return l.compare(ctx, c, l.witness.mod)
+}
+
+func (l *lineage) compare(ctx context.Context, c *Client, at int64) (Continuity, error) {
+	var resp *clientv3.GetResponse
+	err := c.do(ctx, "get "+l.witness.key, func(ctx context.Context) (err error) {
+		resp, err = c.etcd.Get(ctx, l.witness.key, clientv3.WithRev(at))
+		return err
+	})
+	switch {
+	case errors.Is(err, rpctypes.ErrCompacted) && at != 0:
+		// The key may still be as it was.
+		if now, err := l.compare(ctx, c, 0); err != nil || now == ContinuityProven {
+			return now, err
+		}
+		return ContinuityUnproven, nil
+	case errors.Is(err, rpctypes.ErrFutureRev):
+		return ContinuityBroken, nil
+	case err != nil:
+		return "", err
+	}
+	if resp.Header.ClusterId != l.clusterID || len(resp.Kvs) != 1 ||
+		resp.Kvs[0].ModRevision != l.witness.mod || hashOf(resp.Kvs[0].Value) != l.witness.hash {
+		return ContinuityBroken, nil
+	}
+	return ContinuityProven, nil
+}
+
+// readEpoch returns the epoch and the cluster id of the store; an epoch of "" was never written,
+// or may not be read by this client, and a cluster id of 0 is not known.
+func readEpoch(ctx context.Context, c *Client) (epoch string, clusterID uint64, err error) {
+	var resp *clientv3.GetResponse
+	err = c.do(ctx, "get "+EpochKey, func(ctx context.Context) (err error) {
+		resp, err = c.etcd.Get(ctx, EpochKey)
+		return err
+	})
+	var denied *EndpointError
+	if errors.As(err, &denied) && denied.Reason == ReasonUnauthorised {
+		return "", 0, nil // a remote that grants less
+	}
+	if err != nil {
+		return "", 0, fmt.Errorf("read the epoch: %w", err)
+	}
+	if len(resp.Kvs) > 0 {
+		epoch = string(resp.Kvs[0].Value)
+	}
+	return epoch, resp.Header.ClusterId, nil
+}
