@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/weft-net/weft/bpf"
 )
 
 // Mode is how packets travel between nodes.
@@ -91,13 +93,13 @@ func DefaultConfig() Config {
 		MaxFlows:        512 << 10,
 		MaxYoungFlows:   64 << 10,
 		MaxEndpoints:    4096,
-		MaxIPCache:      1 << 20,
+		MaxIPCache:      512 << 10,
 		MaxPrefixes:     64 << 10,
-		MaxNodes:        16 << 10,
+		MaxNodes:        8 << 10,
 		MaxFrontends:    64 << 10,
-		MaxBackends:     256 << 10,
+		MaxBackends:     128 << 10,
 		MaxFragments:    8 << 10,
-		EventBytes:      1 << 20,
+		EventBytes:      4 << 20,
 		GCInterval:      30 * time.Second,
 		RefreshInterval: 30 * time.Second,
 	}
@@ -141,6 +143,22 @@ const (
 	minMapSize = 16
 	maxSlot    = 65535
 )
+
+// programs is what the programs are told.
+func (c Config) programs(pinPath string) bpf.Config {
+	b := bpf.DefaultConfig()
+	b.PinPath = pinPath
+	b.EndpointIfindexBase, b.EndpointSlots = EndpointIfIndexBase, c.MaxEndpoints
+	b.GatewayMAC, b.GatewayIPv4, b.GatewayIPv6 = hostMAC(), gateway(false), gateway(true)
+	b.TunnelPort = vxlanPort
+	b.TunnelOverIPv4 = c.Mode == ModeVXLAN && !c.tunnelIs6()
+	b.TunnelOverIPv6 = c.Mode == ModeVXLAN && c.tunnelIs6()
+	b.MaxFlows, b.MaxYoungFlows = c.MaxFlows, c.MaxYoungFlows
+	b.MaxIPCache, b.MaxPrefixes, b.MaxNodes = c.MaxIPCache, c.MaxPrefixes, c.MaxNodes
+	b.MaxFrontends, b.MaxBackends, b.MaxFragments = c.MaxFrontends, c.MaxBackends, c.MaxFragments
+	b.EventBytes = c.EventBytes
+	return b
+}
 
 // Validate says what is wrong with c, all of it.
 func (c Config) Validate() error {
@@ -189,6 +207,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxEndpoints > maxSlot+1 {
 		bad("map size of endpoints: %d, want at most %d", c.MaxEndpoints, maxSlot+1)
+	}
+	if c.MaxNodes > 1<<16 {
+		bad("map size of nodes: %d, want at most %d", c.MaxNodes, 1<<16)
 	}
 	if c.EventBytes < 4096 || c.EventBytes&(c.EventBytes-1) != 0 {
 		bad("event ring of %d bytes: want a power of two from 4096 up", c.EventBytes)

@@ -75,19 +75,6 @@ func notFound(err error) bool {
 	return errors.As(err, &gone) || errors.Is(err, unix.ENODEV)
 }
 
-// sysctl makes a setting equal to value and says whether it had to be changed. name is below
-// /proc/sys.
-func (h *host) sysctl(name, value string) (changed bool, err error) {
-	have, err := h.ns.Sysctl(name)
-	if err != nil {
-		return false, err
-	}
-	if have == value {
-		return false, nil
-	}
-	return true, h.ns.SetSysctl(name, value)
-}
-
 // ipNet converts for the netlink library.
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}

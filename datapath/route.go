@@ -18,6 +18,10 @@ type route struct {
 	via  netip.Addr // zero: dst is on the link
 	src  netip.Addr // preferred source, zero: the kernel chooses
 	mtu  int        // largest packet in bytes, 0: the device's
+
+	// unreachable refuses instead of leading somewhere: what of our own pod CIDR no endpoint has
+	// must not leave by the default route and come back.
+	unreachable bool
 }
 
 // kernel is the route as netlink wants it.
@@ -29,9 +33,12 @@ func (r route) kernel() *netlink.Route {
 		Protocol:  RouteProtocol,
 		Table:     unix.RT_TABLE_MAIN,
 	}
-	if r.via.IsValid() {
+	switch {
+	case r.unreachable:
+		k.Type = unix.RTN_UNREACHABLE
+	case r.via.IsValid():
 		k.Gw = r.via.AsSlice()
-	} else {
+	default:
 		k.Scope = netlink.SCOPE_LINK
 	}
 	if r.src.IsValid() {
@@ -70,6 +77,11 @@ func ownRoutes(h *host) (map[netip.Prefix]route, error) {
 				dst:  prefixOf(k.Dst, family == netlink.FAMILY_V6),
 				link: k.LinkIndex,
 				mtu:  k.MTU,
+			}
+			if k.Type == unix.RTN_UNREACHABLE {
+				// IPv6 says that they lead to lo.
+				found[r.dst] = route{dst: r.dst, unreachable: true}
+				continue
 			}
 			r.via, _ = netip.AddrFromSlice(k.Gw)
 			r.src, _ = netip.AddrFromSlice(k.Src)

@@ -42,11 +42,11 @@ func EndpointDeviceName(slot uint16, name string) string {
 
 // hostMAC is the address of every host side device of every node: an endpoint's neighbour entry
 // for its gateway is then right whichever device stands behind it.
-func hostMAC() net.HardwareAddr { return net.HardwareAddr{0x0e, 'w', 'e', 'f', 't', 0x01} }
+func hostMAC() net.HardwareAddr { return net.HardwareAddr{0x02, 'w', 'e', 'f', 't', 0x01} }
 
 // endpointMAC is the address of an endpoint's side.
 func endpointMAC(slot uint16) net.HardwareAddr {
-	return net.HardwareAddr{0x0a, 'w', 'e', 'f', byte(slot >> 8), byte(slot)}
+	return net.HardwareAddr{0x06, 'w', 'e', 'f', byte(slot >> 8), byte(slot)}
 }
 
 // gateway is the next hop that every endpoint has; no device carries it.
@@ -156,15 +156,16 @@ func (v veth) setUpInside(pod *host) error {
 	if v.ipv6.IsValid() {
 		// Container runtimes switch IPv6 off. A link-local address would be of no use and its
 		// packets dropped as foreign.
-		err := setAll(pod, [][2]string{
+		for _, st := range []setting{
 			{"net/ipv6/conf/all/disable_ipv6", "0"},
 			{"net/ipv6/conf/" + v.inside + "/disable_ipv6", "0"},
 			{"net/ipv6/conf/" + v.inside + "/accept_ra", "0"},
 			{"net/ipv6/conf/" + v.inside + "/accept_dad", "0"},
 			{"net/ipv6/conf/" + v.inside + "/addr_gen_mode", "1"},
-		})
-		if err != nil {
-			return err
+		} {
+			if _, err := correct(pod, st); err != nil {
+				return err
+			}
 		}
 	}
 	for _, a := range v.addrs() {
@@ -210,15 +211,44 @@ func (v veth) setPathMTU(pod *host) error {
 	return nil
 }
 
+// setMTU changes the MTU of both ends and of the endpoint's default routes. A namespace that is gone
+// takes its device along; there is nothing to change then.
+func (v veth) setMTU(node *host, link netlink.Link, netNSPath string) error {
+	if err := node.nl.LinkSetMTU(link, v.mtu); err != nil {
+		return fmt.Errorf("set MTU %d of %s: %w", v.mtu, v.host, err)
+	}
+	if netNSPath == "" {
+		return nil
+	}
+	pod, err := openHost(netNSPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer pod.Close()
+	links, err := pod.nl.LinkList()
+	if err != nil {
+		return fmt.Errorf("list devices: %w", err)
+	}
+	for _, l := range links {
+		if l.Type() != "veth" || l.Attrs().ParentIndex != v.index() {
+			continue
+		}
+		v.inside = l.Attrs().Name
+		if err := pod.nl.LinkSetMTU(l, v.mtu); err != nil {
+			return fmt.Errorf("set MTU %d of %s: %w", v.mtu, v.inside, err)
+		}
+		return v.setPathMTU(pod)
+	}
+	return nil
+}
+
 // setUpHost brings the node's end up with the routes and neighbours that lead from the node to the
 // endpoint. sources are the node's addresses as the endpoint should see them.
 func (v veth) setUpHost(node *host, sources []netip.Addr) error {
-	err := setAll(node, [][2]string{
-		{"net/ipv4/conf/" + v.host + "/send_redirects", "0"},
-		{"net/ipv6/conf/" + v.host + "/addr_gen_mode", "1"},
-		{"net/ipv6/conf/" + v.host + "/accept_ra", "0"},
-	})
-	if err != nil {
+	if err := quietDevice(node, v.host); err != nil {
 		return err
 	}
 	link, err := node.nl.LinkByIndex(v.index())
@@ -252,16 +282,6 @@ func (v veth) routes(sources []netip.Addr) []route {
 		})
 	}
 	return rs
-}
-
-// setAll writes settings that differ. What a kernel without IPv6 lacks is left out.
-func setAll(h *host, settings [][2]string) error {
-	for _, s := range settings {
-		if _, err := h.sysctl(s[0], s[1]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 // setNeighbour makes a permanent neighbour entry.

@@ -117,8 +117,8 @@ func TestVeth_CreateAndUse(t *testing.T) {
 	for cmd, want := range map[string][]string{
 		"ip -4 route":     {"default via 169.254.1.1 dev eth0", "mtu 1450"},
 		"ip -6 route":     {"default via fe80::1 dev eth0", "mtu 1450"},
-		"ip -4 neighbour": {"169.254.1.1 dev eth0 lladdr 0e:77:65:66:74:01 PERMANENT"},
-		"ip -6 neighbour": {"fe80::1 dev eth0 lladdr 0e:77:65:66:74:01 PERMANENT"},
+		"ip -4 neighbour": {"169.254.1.1 dev eth0 lladdr 02:77:65:66:74:01 PERMANENT"},
+		"ip -6 neighbour": {"fe80::1 dev eth0 lladdr 02:77:65:66:74:01 PERMANENT"},
 		"ip -6 address":   {"inet6 fd00:1::7/128 scope global"},
 	} {
 		out := mustRun(t, podNS, strings.Fields(cmd)...)

@@ -1,0 +1,102 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+)
+
+// CleanupConfig names the node that Cleanup removes.
+type CleanupConfig struct {
+	BPFRoot  string // empty: /sys/fs/bpf
+	NodeName string
+	// NetNS is the path of the node's network namespace, empty for the process's own. If it does
+	// not exist any more, its devices and routes are gone with it.
+	NetNS string
+}
+
+// Cleanup removes everything that a datapath of a node has made: programs, maps, devices and routes.
+// Endpoints lose their network. Sysctls stay as they are. The agent of the node must not run. It
+// goes on after an error, and can be called again.
+func Cleanup(ctx context.Context, cfg CleanupConfig) error {
+	if cfg.BPFRoot == "" {
+		cfg.BPFRoot = DefaultConfig().BPFRoot
+	}
+	p := pinsOf(cfg.BPFRoot, cfg.NodeName)
+	err := errors.Join(cleanupDevices(ctx, cfg.NetNS), cleanupPins(p))
+	if err != nil {
+		return fmt.Errorf("clean up node %s: %w", cfg.NodeName, err)
+	}
+	return nil
+}
+
+func cleanupPins(p pins) error {
+	entries, err := os.ReadDir(p.links())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("pins: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if err := unpinLink(filepath.Join(p.links(), e.Name())); err != nil {
+			errs = append(errs, fmt.Errorf("detach %s: %w", e.Name(), err))
+		}
+	}
+	errs = append(errs, removePins(string(p)))
+	// The directory above is of all nodes of the machine: it goes with the last one.
+	_ = os.Remove(filepath.Dir(string(p)))
+	return errors.Join(errs...)
+}
+
+func cleanupDevices(ctx context.Context, path string) error {
+	h, err := openHost(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	links, err := h.nl.LinkList()
+	if err != nil {
+		return fmt.Errorf("list devices: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if !isOurs(l) {
+			continue
+		}
+		if err := h.nl.LinkDel(l); err != nil && !notFound(err) {
+			errs = append(errs, fmt.Errorf("delete device %s: %w", l.Attrs().Name, err))
+		}
+	}
+	routes, err := ownRoutes(h)
+	errs = append(errs, err)
+	for _, r := range routes {
+		errs = append(errs, r.remove(h))
+	}
+	return errors.Join(errs...)
+}
+
+// isOurs says whether a device was made by this package.
+func isOurs(l netlink.Link) bool {
+	switch a := l.Attrs(); a.Name {
+	case hostDevice, netDevice:
+		return l.Type() == "veth"
+	case vxlanDevice:
+		return l.Type() == "vxlan"
+	default:
+		_, inRange := slotOf(a.Index)
+		return inRange && l.Type() == "veth" && isEndpointDevice(a.Name)
+	}
+}
