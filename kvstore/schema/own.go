@@ -20,6 +20,16 @@ type Epoch struct {
 	Extra   Extra
 }
 
+// Resting is an identity number that was freed. It must not be given out before its rest is over: a
+// remote that still believes the old labels must not meet it with new ones. It is comparable.
+type Resting struct {
+	// Freed is when, by the clock of whoever freed it.
+	Freed time.Time
+	// Labels are those the number stood for, for people.
+	Labels string
+	Extra  Extra
+}
+
 // Owner is what a node says about its own rows, at intervals. It is comparable.
 type Owner struct {
 	// Epoch is the ID of the epoch it speaks of.

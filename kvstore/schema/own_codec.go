@@ -25,6 +25,11 @@ type wireOwner struct {
 	Complete bool   `json:"complete"`
 }
 
+type wireResting struct {
+	Freed  time.Time `json:"freed"`
+	Labels string    `json:"labels,omitempty"`
+}
+
 // VIPs returns the codec of the virtual addresses that services hold.
 func VIPs() Codec[netip.Addr, VIP] {
 	return Codec[netip.Addr, VIP]{
@@ -105,6 +110,27 @@ func checkEpoch(key, id string) error {
 		return invalid(key, "epoch %q is not 32 hexadecimal digits", clip(id, 64))
 	}
 	return nil
+}
+
+// Restings returns the codec of identity numbers at rest.
+func Restings(s Scope) Codec[IdentityKey, Resting] {
+	return Codec[IdentityKey, Resting]{
+		Prefix:    RestingPrefix,
+		FormatKey: IdentityKey.String,
+		ParseKey: func(tail string) (IdentityKey, error) {
+			id, err := parseNumber(tail, tail)
+			return IdentityKey{Cluster: s.Cluster, ID: id}, err
+		},
+		Encode: func(k IdentityKey, r Resting) ([]byte, error) {
+			return encodeOwn(k.String(), wireResting{r.Freed.UTC().Truncate(time.Second), r.Labels}, r.Extra)
+		},
+		Decode: func(k IdentityKey, b []byte) (Resting, error) {
+			var w wireResting
+			extra, err := decodeOwn(k.String(), b, &w)
+			return Resting{Freed: w.Freed.UTC().Truncate(time.Second), Labels: w.Labels, Extra: extra}, err
+		},
+		Equal: func(a, b Resting) bool { return a == b },
+	}
 }
 
 // EncodeEpoch writes the value of EpochKey.

@@ -1,0 +1,356 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/time/rate"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+// GCConfig says how unused numbers are collected.
+type GCConfig struct {
+	// Cluster, ClusterID and MaxClusters are as in Config.
+	Cluster     string
+	ClusterID   uint32
+	MaxClusters uint32
+	// Interval is the time between two rounds. It must not be shorter than the lease of references:
+	// a node that lost it has that long to write them again. Default 15 min.
+	Interval time.Duration
+	// Rate is how many numbers are looked at or removed per second. Default 2500 per minute.
+	Rate rate.Limit
+	// Rest is how long a freed number is not given out again. Default 24 h.
+	Rest time.Duration
+	// Away tells whether the control plane of a remote cluster is away: its nodes may believe in
+	// numbers that were freed meanwhile, so no rest ends. Nil means never.
+	Away func() bool
+}
+
+// GC removes master keys that no node refers to. One runs per cluster, on the elected operator.
+//
+// A number goes when two rounds in a row found no reference to it and its master key was not
+// written in between. Removal is a transaction that compares both once more, so it cannot cross an
+// allocation. The number then rests, in the store.
+type GC struct {
+	cfg     GCConfig
+	client  *kvstore.Client
+	codec   schema.Codec[schema.IdentityKey, string]
+	resting schema.Codec[schema.IdentityKey, schema.Resting]
+	limit   *rate.Limiter
+	log     *slog.Logger
+
+	// Owned by Round: master keys found without a reference in the last round, with their
+	// revisions.
+	candidates map[string]int64
+
+	mu    sync.Mutex
+	stats GCStats
+}
+
+// GCStats is what a GC has done and seen.
+type GCStats struct {
+	Rounds  uint64
+	Removed uint64 // numbers, since the start
+	// Numbers, Unreferenced and Resting are what the last round counted.
+	Numbers, Unreferenced, Resting int
+	LastRound                      time.Time // when it ended
+	LastError                      error     // of the last round
+}
+
+// NewGC returns a GC.
+func NewGC(cfg GCConfig, client *kvstore.Client, log *slog.Logger) (*GC, error) {
+	if err := schema.CheckClusterName(cfg.Cluster); err != nil {
+		return nil, fmt.Errorf("identity gc: %w", err)
+	}
+	if cfg.Interval <= 0 {
+		cfg.Interval = 15 * time.Minute
+	}
+	if cfg.Rate <= 0 {
+		cfg.Rate = 2500. / 60
+	}
+	if cfg.Rest <= 0 {
+		cfg.Rest = 24 * time.Hour
+	}
+	scope := schema.Scope{Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters}
+	return &GC{
+		cfg: cfg, client: client, log: log, codec: schema.Identities(scope), resting: schema.Restings(scope),
+		// A burst of one batch, so that a batch can be taken at once.
+		limit: rate.NewLimiter(cfg.Rate, gcBatch),
+	}, nil
+}
+
+// Stats returns the counters.
+func (g *GC) Stats() GCStats {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stats
+}
+
+// Run makes a round every Interval until ctx ends. A round that fails is left to the next one.
+func (g *GC) Run(ctx context.Context) error {
+	tick := time.NewTicker(g.cfg.Interval)
+	defer tick.Stop()
+	for {
+		if err := g.Round(ctx); err != nil && ctx.Err() == nil {
+			g.log.Warn("identity collection was cut short", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// gcBatch is how many numbers one transaction looks at or removes; etcd's limit is 128.
+const gcBatch = 64
+
+// master is a number as a round found it.
+type master struct {
+	id     ID
+	key    string
+	labels string
+	rev    int64
+	rivals bool // the labels have more numbers than this one
+	others bool // there are references to a rival
+}
+
+// Round looks at all numbers once, and removes those that the round before found unused too.
+func (g *GC) Round(ctx context.Context) error {
+	err := g.round(ctx)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stats.Rounds++
+	g.stats.LastRound = time.Now()
+	g.stats.LastError = err
+	return err
+}
+
+func (g *GC) round(ctx context.Context) error {
+	masters, err := g.list(ctx)
+	if err != nil {
+		return err
+	}
+	unused, err := g.unreferenced(ctx, masters)
+	if err != nil {
+		return err
+	}
+	var due []master
+	candidates := make(map[string]int64, len(unused))
+	for _, m := range unused {
+		if g.candidates[m.key] == m.rev {
+			due = append(due, m)
+		} else {
+			candidates[m.key] = m.rev
+		}
+	}
+	g.candidates = candidates
+	g.mu.Lock()
+	g.stats.Numbers, g.stats.Unreferenced = len(masters), len(unused)
+	g.mu.Unlock()
+	return errors.Join(g.remove(ctx, due), g.wakeResting(ctx))
+}
+
+// list returns the numbers of this cluster. What is not one of them stays untouched.
+func (g *GC) list(ctx context.Context) ([]master, error) {
+	l, err := g.client.List(ctx, g.codec.Prefix, kvstore.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	masters := make([]master, 0, len(l.KVs))
+	byLabels := make(map[string]int, len(l.KVs))
+	first, last := Range(g.cfg.ClusterID, g.cfg.MaxClusters)
+	for _, kv := range l.KVs {
+		k, err := g.codec.ParseKey(kv.Key[len(g.codec.Prefix):])
+		if id := ID(k.ID); err == nil && id >= first && id <= last {
+			masters = append(masters, master{id: id, key: kv.Key, labels: string(kv.Value), rev: kv.ModRevision})
+			byLabels[string(kv.Value)]++
+		}
+	}
+	for i := range masters {
+		masters[i].rivals = byLabels[masters[i].labels] > 1
+	}
+	return masters, nil
+}
+
+// unreferenced returns the masters to which there is no reference.
+func (g *GC) unreferenced(ctx context.Context, masters []master) ([]master, error) {
+	var unused []master
+	for len(masters) > 0 {
+		batch := masters[:min(gcBatch, len(masters))]
+		masters = masters[len(batch):]
+		if err := g.limit.WaitN(ctx, len(batch)); err != nil {
+			return nil, err
+		}
+		ops := make([]clientv3.Op, len(batch))
+		for i, m := range batch {
+			opts := []clientv3.OpOption{clientv3.WithPrefix()}
+			if !m.rivals {
+				// One is enough: whatever it says, it is of these labels. More than one
+				// number is the rare case in which the values have to be read.
+				opts = append(opts, clientv3.WithKeysOnly(), clientv3.WithLimit(1))
+			}
+			ops[i] = clientv3.OpGet(schema.IdentityReferencesPrefix(m.labels), opts...)
+		}
+		resp, err := g.client.Txn(ctx).Then(ops...).Commit()
+		if err != nil {
+			return nil, fmt.Errorf("look for references: %w", err)
+		}
+		for i, m := range batch {
+			kvs := resp.Responses[i].GetResponseRange().Kvs
+			used := len(kvs) > 0
+			if m.rivals {
+				m.others, used = used, false
+				for _, kv := range kvs {
+					used = used || string(kv.Value) == string(schema.EncodeIdentityReference(uint32(m.id)))
+				}
+			}
+			if !used {
+				unused = append(unused, m)
+			}
+		}
+	}
+	return unused, nil
+}
+
+// remove removes masters, unless something has changed since they were looked at. One transaction
+// holds many removals, each with its own condition.
+func (g *GC) remove(ctx context.Context, due []master) error {
+	for len(due) > 0 {
+		batch := due[:min(gcBatch, len(due))]
+		due = due[len(batch):]
+		if err := g.limit.WaitN(ctx, len(batch)); err != nil {
+			return err
+		}
+		ops := make([]clientv3.Op, len(batch))
+		for i, m := range batch {
+			op, err := g.removal(m)
+			if err != nil {
+				return err
+			}
+			ops[i] = op
+		}
+		resp, err := g.client.Txn(ctx).Then(ops...).Commit()
+		if err != nil {
+			return fmt.Errorf("remove numbers: %w", err)
+		}
+		n := uint64(0)
+		for i := range batch {
+			if resp.Responses[i].GetResponseTxn().Succeeded {
+				n++
+			}
+		}
+		g.mu.Lock()
+		g.stats.Removed += n
+		g.mu.Unlock()
+	}
+	return nil
+}
+
+// removal is the transaction that removes one master.
+func (g *GC) removal(m master) (clientv3.Op, error) {
+	rest, err := g.resting.Encode(schema.IdentityKey{ID: uint32(m.id)}, schema.Resting{Freed: time.Now(), Labels: m.labels})
+	if err != nil {
+		return clientv3.Op{}, err
+	}
+	cmps := []clientv3.Cmp{
+		clientv3.Compare(clientv3.ModRevision(m.key), "=", m.rev),
+		// A peer that has the lock is about to refer to a number it has seen.
+		nothingUnder(schema.IdentityLockPath(m.labels) + "/"),
+	}
+	refs := schema.IdentityReferencesPrefix(m.labels)
+	if m.others {
+		// Of an empty range a comparison of values is never true; then the next round decides.
+		cmps = append(cmps,
+			clientv3.Compare(clientv3.Value(refs).WithPrefix(), "!=", string(schema.EncodeIdentityReference(uint32(m.id)))))
+	} else {
+		cmps = append(cmps, nothingUnder(refs))
+	}
+	return clientv3.OpTxn(cmps, []clientv3.Op{
+		clientv3.OpDelete(m.key),
+		clientv3.OpPut(restingKey(m.id), string(rest)),
+	}, nil), nil
+}
+
+// wakeResting ends the rest of numbers that have rested long enough.
+func (g *GC) wakeResting(ctx context.Context) error {
+	l, err := g.client.List(ctx, g.resting.Prefix, kvstore.ListOptions{})
+	if err != nil {
+		return err
+	}
+	left := len(l.KVs)
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.stats.Resting = left
+	}()
+	if g.cfg.Away != nil && g.cfg.Away() {
+		return nil
+	}
+	var ops []clientv3.Op
+	flush := func() error {
+		if len(ops) == 0 {
+			return nil
+		}
+		if err := g.limit.WaitN(ctx, len(ops)); err != nil {
+			return err
+		}
+		if _, err := g.client.Txn(ctx).Then(ops...).Commit(); err != nil {
+			return fmt.Errorf("end the rest of numbers: %w", err)
+		}
+		left -= len(ops)
+		ops = ops[:0]
+		return nil
+	}
+	for _, kv := range l.KVs {
+		k, err := g.resting.ParseKey(kv.Key[len(g.resting.Prefix):])
+		if err != nil {
+			continue
+		}
+		r, err := g.resting.Decode(k, kv.Value)
+		if err != nil {
+			// Nobody knows since when it rests: it begins now.
+			g.log.Warn("resting number is not readable and begins its rest anew", "identity", k.ID, "error", err)
+			if err := g.restAnew(ctx, k, kv); err != nil {
+				return err
+			}
+			continue
+		}
+		if time.Since(r.Freed) < g.cfg.Rest {
+			continue
+		}
+		ops = append(ops, clientv3.OpTxn(
+			[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(kv.Key), "=", kv.ModRevision)},
+			[]clientv3.Op{clientv3.OpDelete(kv.Key)}, nil,
+		))
+		if len(ops) == gcBatch {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// restAnew writes a resting row with the present time over one that cannot be read.
+func (g *GC) restAnew(ctx context.Context, k schema.IdentityKey, kv kvstore.KV) error {
+	b, err := g.resting.Encode(k, schema.Resting{Freed: time.Now()})
+	if err != nil {
+		return err
+	}
+	_, err = g.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(kv.Key), "=", kv.ModRevision)).
+		Then(clientv3.OpPut(kv.Key, string(b))).
+		Commit()
+	return err
+}

@@ -1,0 +1,135 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/state"
+)
+
+// knownNumbers is what the mirror says of the cluster's numbers, with an index by labels.
+type knownNumbers struct {
+	cluster     string
+	first, last ID
+	table       *state.Table[schema.IdentityKey, string]
+	synced      chan struct{} // closed once the mirror has synced
+	markSynced  func()
+
+	mu       sync.Mutex
+	byLabels map[string][]ID
+}
+
+func newKnownNumbers(cfg Config, table *state.Table[schema.IdentityKey, string]) *knownNumbers {
+	first, last := Range(cfg.ClusterID, cfg.MaxClusters)
+	synced := make(chan struct{})
+	return &knownNumbers{
+		cluster: cfg.Cluster, first: first, last: last, table: table,
+		synced: synced, markSynced: sync.OnceFunc(func() { close(synced) }), byLabels: map[string][]ID{},
+	}
+}
+
+// waitSynced waits until the mirror has synced once.
+func (k *knownNumbers) waitSynced(ctx context.Context) error {
+	select {
+	case <-k.synced:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// follow keeps the index and calls changed for each change of the mirror, until ctx ends.
+func (k *knownNumbers) follow(ctx context.Context, changed func(state.Change[schema.IdentityKey, string])) error {
+	cursor := k.table.Cursor()
+	defer cursor.Close()
+	for {
+		// Asked before Next: what was there at the mark is then delivered.
+		synced := k.table.Synced()
+		for changes := cursor.Next(1000); len(changes) > 0; changes = cursor.Next(1000) {
+			for _, c := range changes {
+				k.apply(c)
+				changed(c)
+			}
+		}
+		if synced {
+			k.markSynced()
+		}
+		if err := cursor.Wait(ctx); err != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+func (k *knownNumbers) apply(c state.Change[schema.IdentityKey, string]) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	id := ID(c.Key.ID)
+	rest := k.byLabels[c.Value]
+	for i, other := range rest {
+		if other == id {
+			rest = append(rest[:i:i], rest[i+1:]...)
+			break
+		}
+	}
+	if !c.Deleted {
+		rest = append(rest, id)
+	}
+	if len(rest) == 0 {
+		delete(k.byLabels, c.Value)
+		return
+	}
+	k.byLabels[c.Value] = rest
+}
+
+// of returns the number of a label string, the oldest if there are several, or Unknown.
+func (k *knownNumbers) of(text string) ID {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var best ID
+	var since int64
+	for _, id := range k.byLabels[text] {
+		row, ok := k.table.Get(k.key(id))
+		// The index holds what was delivered; a number may have got other labels since.
+		if ok && row.Value == text && (best == Unknown || row.Origin < since) {
+			best, since = id, row.Origin
+		}
+	}
+	return best
+}
+
+func (k *knownNumbers) key(id ID) schema.IdentityKey {
+	return schema.IdentityKey{Cluster: k.cluster, ID: uint32(id)}
+}
+
+// inRange tells whether a number is one of the cluster's.
+func (k *knownNumbers) inRange(id ID) bool { return id >= k.first && id <= k.last }
+
+// pick returns a number that is free as far as is known, and not one of those excluded. Random
+// numbers keep allocators out of each other's way.
+func (k *knownNumbers) pick(excluded map[ID]bool) (ID, error) {
+	free := func(id ID) bool {
+		if excluded[id] {
+			return false
+		}
+		_, taken := k.table.Get(k.key(id))
+		return !taken
+	}
+	n := uint32(k.last-k.first) + 1
+	for range 16 {
+		if id := k.first + ID(rand.Uint32N(n)); free(id) {
+			return id, nil
+		}
+	}
+	start := rand.Uint32N(n)
+	for i := range n {
+		if id := k.first + ID((start+i)%n); free(id) {
+			return id, nil
+		}
+	}
+	return Unknown, &ExhaustedError{Cluster: k.cluster, First: k.first, Last: k.last}
+}

@@ -1,0 +1,246 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/state"
+)
+
+// settleParallel is how many sets are written or removed at the same time.
+const settleParallel = 16
+
+// settleLocked notes that the store must be made to agree with a set's use.
+func (a *Allocator) settleLocked(text string) {
+	a.pending[text] = struct{}{}
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// settleHeld is settleLocked for all sets.
+func (a *Allocator) settleHeld() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for text := range a.uses {
+		a.settleLocked(text)
+	}
+}
+
+// followKnown notes sets whose master key vanished or was overwritten while they are used, or got a
+// rival.
+func (a *Allocator) followKnown(ctx context.Context) error {
+	return a.known.follow(ctx, func(c state.Change[schema.IdentityKey, string]) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		id := ID(c.Key.ID)
+		if u := a.uses[c.Value]; u != nil && u.id != Unknown && c.Deleted == (u.id == id) {
+			a.settleLocked(c.Value)
+		}
+		if text, ok := a.byID[id]; ok && text != c.Value {
+			a.settleLocked(text)
+		}
+	})
+}
+
+// followLease notes all sets when the lease is another than before: the references went with it.
+func (a *Allocator) followLease(ctx context.Context) error {
+	for seen := uint64(0); ; {
+		lease, changed := a.session.Current()
+		if lease.Generation != 0 && lease.Generation != seen {
+			seen = lease.Generation
+			a.settleHeld()
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// settleAll settles what is noted, and every SyncInterval everything.
+func (a *Allocator) settleAll(ctx context.Context) error {
+	tick := time.NewTicker(a.cfg.SyncInterval)
+	defer tick.Stop()
+	for failures := 0; ; {
+		if a.settlePending(ctx) {
+			failures = 0
+		} else if failures++; !pause(ctx, min(failures, 8)) {
+			return ctx.Err()
+		} else {
+			continue
+		}
+		select {
+		case <-a.wake:
+		case <-tick.C:
+			a.settleHeld()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// settlePending settles what is noted now, and returns false if something has to be tried again.
+func (a *Allocator) settlePending(ctx context.Context) bool {
+	a.mu.Lock()
+	todo := a.pending
+	a.pending = map[string]struct{}{}
+	a.mu.Unlock()
+	var g errgroup.Group
+	g.SetLimit(settleParallel)
+	var mu sync.Mutex
+	ok := true
+	for text := range todo {
+		g.Go(func() error {
+			if err := a.settle(ctx, text); err != nil {
+				a.failed(err)
+				a.mu.Lock()
+				a.pending[text] = struct{}{}
+				a.mu.Unlock()
+				mu.Lock()
+				ok = false
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // no error is returned to it
+	return ok
+}
+
+// settle makes the store agree with the use of one set.
+func (a *Allocator) settle(ctx context.Context, text string) error {
+	a.mu.Lock()
+	u := a.uses[text]
+	a.mu.Unlock()
+	if u == nil {
+		return nil
+	}
+	select {
+	case <-u.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { u.turn <- struct{}{} }()
+	a.mu.Lock()
+	users, id := u.users, u.id
+	if users == 0 {
+		// The number is not ours from here on. Who comes while the store works asks anew.
+		a.setIDLocked(u, Unknown)
+	}
+	a.mu.Unlock()
+	switch {
+	case users == 0:
+		return a.forget(ctx, u)
+	case id == Unknown:
+		return nil // somebody waits for the turn, to allocate it
+	}
+	return a.keep(ctx, u, id)
+}
+
+// forget removes the reference of a set without users.
+func (a *Allocator) forget(ctx context.Context, u *use) error {
+	if _, err := a.client.Delete(ctx, a.referenceKey(u.text)); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if u.users == 0 {
+		delete(a.uses, u.text)
+	}
+	return nil
+}
+
+// keep makes sure that master key and reference of a set in use stand in the store.
+func (a *Allocator) keep(ctx context.Context, u *use, id ID) error {
+	lease, generation, err := a.session.Lease(ctx)
+	if err != nil {
+		return err
+	}
+	t := trial{Allocator: a, text: u.text, lease: lease}
+	master, ref := schema.IdentityMasterKey(uint32(id)), a.referenceKey(u.text)
+	same := clientv3.Compare(clientv3.Value(master), "=", u.text)
+	all := clientv3.OpGet(schema.IdentityReferencesPrefix(u.text), clientv3.WithPrefix())
+	resp, err := a.client.Txn(ctx).
+		If(
+			same,
+			clientv3.Compare(clientv3.Value(ref), "=", string(schema.EncodeIdentityReference(uint32(id)))),
+			clientv3.Compare(clientv3.LeaseValue(ref), "=", lease),
+		).
+		Then(all).
+		Else(clientv3.OpTxn(
+			[]clientv3.Cmp{same},
+			[]clientv3.Op{t.putReference(id), all},
+			[]clientv3.Op{clientv3.OpTxn(
+				[]clientv3.Cmp{absent(master)},
+				[]clientv3.Op{clientv3.OpPut(master, u.text), t.putReference(id), clientv3.OpDelete(restingKey(id)), all},
+				[]clientv3.Op{clientv3.OpGet(master)},
+			)},
+		)).Commit()
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		a.session.Lost(generation)
+	}
+	if err != nil {
+		return err
+	}
+	answers := resp.Responses
+	if !resp.Succeeded {
+		second := answers[0].GetResponseTxn()
+		answers = second.Responses
+		if !second.Succeeded {
+			third := answers[0].GetResponseTxn()
+			if answers = third.Responses; !third.Succeeded {
+				return a.renumber(ctx, u, id, "the number stands for other labels")
+			}
+			a.count(func(s *Stats) { s.Recreated++ })
+			a.log.Info("identity master key had vanished and was written again", "identity", uint32(id), "labels", u.text)
+		}
+	}
+	// The labels may have another number too: two stores were joined, or a lock was lost.
+	refs := t.references(answers[len(answers)-1].GetResponseRange())
+	for _, r := range refs {
+		if r.id == id {
+			continue
+		}
+		best, err := t.oldest(ctx, refs)
+		if err != nil {
+			return err
+		}
+		if best.id != id && best.id != Unknown {
+			return a.renumber(ctx, u, id, "the labels have an older number")
+		}
+		return nil
+	}
+	return nil
+}
+
+// renumber gives a set in use another number: the store wins. Users follow the table of held ones.
+func (a *Allocator) renumber(ctx context.Context, u *use, id ID, why string) error {
+	// The old reference would only be joined again.
+	if _, err := a.client.Delete(ctx, a.referenceKey(u.text)); err != nil {
+		return err
+	}
+	next, err := a.obtain(ctx, u.text, Unknown)
+	if err != nil {
+		return err
+	}
+	if next == id {
+		return nil
+	}
+	a.setID(u, next)
+	a.count(func(s *Stats) { s.Renumbered++ })
+	a.log.Warn("identity has another number", "labels", u.text, "was", uint32(id), "identity", uint32(next), "reason", why)
+	return nil
+}
