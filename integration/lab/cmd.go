@@ -320,9 +320,13 @@ func (c *command) status() *cobra.Command {
 			if format == "json" {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
-				return e.Encode(st)
+				if err := e.Encode(st); err != nil {
+					return err
+				}
+			} else if err := st.print(cmd.OutOrStdout(), format); err != nil {
+				return err
 			}
-			return st.print(cmd.OutOrStdout(), format)
+			return st.err()
 		},
 	}
 }

@@ -108,3 +108,17 @@ func (s Status) print(w io.Writer, format string) error {
 	}
 	return nil
 }
+
+// err is what is not healthy, so that the exit code of a command says so.
+func (s Status) err() error {
+	var bad []string
+	for _, j := range s.Judged {
+		if !j.Healthy {
+			bad = append(bad, j.What)
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return fmt.Errorf("not healthy: %s", strings.Join(bad, ", "))
+}
