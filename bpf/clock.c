@@ -8,7 +8,7 @@
 #include "lib/runtime.h"
 
 SEC("tc")
-int read_clock(struct skb *skb)
+int read_clock(struct __sk_buff *skb)
 {
 	return (int)now();
 }

@@ -2,20 +2,27 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // Copyright The weft Authors
 
-#include "lib/device.h"
-#include "lib/drop.h"
-#include "lib/endpoint.h"
-#include "lib/event.h"
-#include "lib/flow.h"
-#include "lib/fragment.h"
-#include "lib/ipcache.h"
-#include "lib/node.h"
-#include "lib/protocol.h"
-#include "lib/runtime.h"
-#include "lib/service.h"
+/* What the host's stack sends into the cluster network, on the device weft_host: to endpoints
+ * behind a tunnel and to services.
+ */
+#include "lib/report.h"
+#include "lib/send.h"
 
 SEC("tc")
-int from_host(struct skb *skb)
+int from_host(struct __sk_buff *skb)
 {
-	return TCX_NEXT;
+	struct packet pkt = {
+		.generation = read_generation(),
+		.origin = ORIGIN_HOST,
+		.direction = DIRECTION_EGRESS,
+	};
+	enum drop_reason reason;
+
+	reason = parse(skb, &pkt, skb->protocol, ETHERNET);
+	/* Neighbour discovery on the device itself. */
+	if (reason == DROP_PROTOCOL)
+		return TCX_PASS;
+	if (unlikely(reason))
+		return drop(skb, &pkt, reason);
+	return handle(skb, &pkt);
 }

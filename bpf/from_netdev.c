@@ -2,20 +2,86 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // Copyright The weft Authors
 
-#include "lib/device.h"
-#include "lib/drop.h"
-#include "lib/endpoint.h"
-#include "lib/event.h"
-#include "lib/flow.h"
-#include "lib/fragment.h"
+/* What arrives on a native device: tunnelled packets for this node, and packets for its endpoints.
+ * Everything else is the stack's.
+ */
 #include "lib/ipcache.h"
-#include "lib/node.h"
-#include "lib/protocol.h"
-#include "lib/runtime.h"
-#include "lib/service.h"
+#include "lib/report.h"
+#include "lib/send.h"
+
+/* inner_type is the type of the packet inside a VXLAN packet, 0 when it is none. */
+static __always_inline __be16 inner_type(struct packet *pkt, const struct udp *udp)
+{
+	const struct vxlan *vxlan = (const void *)(udp + 1);
+	const struct ethernet *inner = (const void *)(vxlan + 1);
+
+	if (udp->destination != htons(tunnel_port) || vxlan->flags != htonl(VXLAN_FLAGS))
+		return 0;
+	pkt->identity = tunnel_identity(vxlan->vni);
+	return inner->type;
+}
+
+static __always_inline __be16 open_ipv4(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct ipv4 *ip = header(skb, ETHERNET, sizeof(*ip));
+	struct node *self;
+
+	if (!ip || ip->protocol != IPPROTO_UDP || ip->version_length != 0x45 || ip->fragment & htons(IPV4_MF | IPV4_OFFSET))
+		return 0;
+	ip = header(skb, ETHERNET, TUNNEL_IPV4);
+	self = lookup_node(0);
+	if (!ip || !self || words(self->ipv4)[3] != ip->destination)
+		return 0;
+	return inner_type(pkt, (const void *)(ip + 1));
+}
+
+static __always_inline __be16 open_ipv6(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct ipv6 *ip = header(skb, ETHERNET, sizeof(*ip));
+	struct node *self;
+
+	if (!ip || ip->next != IPPROTO_UDP)
+		return 0;
+	ip = header(skb, ETHERNET, TUNNEL_IPV6);
+	self = lookup_node(0);
+	if (!ip || !self || !same_address(self->ipv6, ip->destination))
+		return 0;
+	return inner_type(pkt, (const void *)(ip + 1));
+}
+
+static __always_inline int from_tunnel(struct __sk_buff *skb, struct packet *pkt, __be16 type, __u32 l3)
+{
+	enum drop_reason reason;
+
+	pkt->origin = ORIGIN_TUNNEL;
+	reason = parse(skb, pkt, type, l3);
+	if (unlikely(reason))
+		return drop(skb, pkt, reason);
+	return handle(skb, pkt);
+}
 
 SEC("tc")
-int from_netdev(struct skb *skb)
+int from_netdev(struct __sk_buff *skb)
 {
-	return TCX_NEXT;
+	struct packet pkt = {
+		.generation = read_generation(),
+		.origin = ORIGIN_NETWORK,
+		.direction = DIRECTION_INGRESS,
+	};
+	__be16 type;
+
+	if (tunnel_over_ipv4 && skb->protocol == htons(ETH_P_IP)) {
+		type = open_ipv4(skb, &pkt);
+		if (type)
+			return from_tunnel(skb, &pkt, type, ETHERNET + TUNNEL_IPV4);
+	}
+	if (tunnel_over_ipv6 && skb->protocol == htons(ETH_P_IPV6)) {
+		type = open_ipv6(skb, &pkt);
+		if (type)
+			return from_tunnel(skb, &pkt, type, ETHERNET + TUNNEL_IPV6);
+	}
+	/* What cannot be parsed is not for an endpoint. */
+	if (parse(skb, &pkt, skb->protocol, ETHERNET))
+		return TCX_PASS;
+	return handle(skb, &pkt);
 }

@@ -4,6 +4,8 @@
 package bpf
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -24,13 +26,23 @@ func small() Config {
 	return cfg
 }
 
-func TestLoad(t *testing.T) {
-	netns.RequireRoot(t)
-	objects, err := Load(small())
+// load loads the programs for one test, whose end closes them.
+func load(t testing.TB, cfg Config) *Objects {
+	t.Helper()
+	objects, err := Load(cfg)
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		t.Fatalf("%v\n%s", err, strings.Join(refused.Log, "\n"))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer objects.Close()
+	t.Cleanup(func() { objects.Close() })
+	return objects
+}
+
+func TestLoad(t *testing.T) {
+	netns.RequireRoot(t)
+	objects := load(t, small())
 	if _, err := objects.Now(); err != nil {
 		t.Fatal(err)
 	}

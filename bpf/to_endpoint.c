@@ -2,20 +2,27 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // Copyright The weft Authors
 
-#include "lib/device.h"
-#include "lib/drop.h"
-#include "lib/endpoint.h"
-#include "lib/event.h"
-#include "lib/flow.h"
-#include "lib/fragment.h"
-#include "lib/ipcache.h"
-#include "lib/node.h"
-#include "lib/protocol.h"
-#include "lib/runtime.h"
-#include "lib/service.h"
+/* What the host's stack sends to an endpoint, on the endpoint's host-side device. Packets of other
+ * endpoints and of the network do not come this way: they are delivered inside the namespace.
+ */
+#include "lib/report.h"
+#include "lib/send.h"
 
 SEC("tc")
-int to_endpoint(struct skb *skb)
+int to_endpoint(struct __sk_buff *skb)
 {
-	return TCX_NEXT;
+	struct packet pkt = {
+		.generation = read_generation(),
+		.origin = ORIGIN_STACK,
+		.direction = DIRECTION_INGRESS,
+	};
+	enum drop_reason reason;
+
+	reason = parse(skb, &pkt, skb->protocol, ETHERNET);
+	/* The host asks for the endpoint's link address. */
+	if (reason == DROP_PROTOCOL || (pkt.key.family == 6 && pkt.icmp >= ICMPV6_SOLICIT && pkt.icmp <= ICMPV6_ADVERT))
+		return TCX_PASS;
+	if (unlikely(reason))
+		return drop(skb, &pkt, reason);
+	return handle(skb, &pkt);
 }

@@ -45,7 +45,7 @@ const (
 	FlowClosed      = uint16(weftFlowStateFLOW_CLOSED)
 	FlowRefused     = uint16(weftFlowStateFLOW_REFUSED)
 	FlowOpened      = uint16(weftFlowStateFLOW_OPENED)
-	FlowBackendGone = uint16(weftFlowStateFLOW_BACKEND_GONE)
+	FlowHost        = uint16(weftFlowStateFLOW_HOST)
 )
 
 // Flags of an ipcache row (IPCacheEntry.Flags).

@@ -130,20 +130,20 @@ type weftFlowKey struct {
 type weftFlowState uint32
 
 const (
-	weftFlowStateFLOW_REPLY        weftFlowState = 1
-	weftFlowStateFLOW_REPLIED      weftFlowState = 2
-	weftFlowStateFLOW_FIN          weftFlowState = 4
-	weftFlowStateFLOW_TWIN_FIN     weftFlowState = 8
-	weftFlowStateFLOW_RESET        weftFlowState = 16
-	weftFlowStateFLOW_SOURCE       weftFlowState = 32
-	weftFlowStateFLOW_DESTINATION  weftFlowState = 64
-	weftFlowStateFLOW_LOOPBACK     weftFlowState = 128
-	weftFlowStateFLOW_TUNNEL       weftFlowState = 256
-	weftFlowStateFLOW_LEAVES       weftFlowState = 512
-	weftFlowStateFLOW_CLOSED       weftFlowState = 1024
-	weftFlowStateFLOW_REFUSED      weftFlowState = 2048
-	weftFlowStateFLOW_OPENED       weftFlowState = 4096
-	weftFlowStateFLOW_BACKEND_GONE weftFlowState = 8192
+	weftFlowStateFLOW_REPLY       weftFlowState = 1
+	weftFlowStateFLOW_REPLIED     weftFlowState = 2
+	weftFlowStateFLOW_FIN         weftFlowState = 4
+	weftFlowStateFLOW_TWIN_FIN    weftFlowState = 8
+	weftFlowStateFLOW_RESET       weftFlowState = 16
+	weftFlowStateFLOW_SOURCE      weftFlowState = 32
+	weftFlowStateFLOW_DESTINATION weftFlowState = 64
+	weftFlowStateFLOW_LOOPBACK    weftFlowState = 128
+	weftFlowStateFLOW_TUNNEL      weftFlowState = 256
+	weftFlowStateFLOW_LEAVES      weftFlowState = 512
+	weftFlowStateFLOW_CLOSED      weftFlowState = 1024
+	weftFlowStateFLOW_REFUSED     weftFlowState = 2048
+	weftFlowStateFLOW_OPENED      weftFlowState = 4096
+	weftFlowStateFLOW_HOST        weftFlowState = 8192
 )
 
 type weftFragment struct {
@@ -217,7 +217,7 @@ type weftPrefixKey struct {
 type weftSettings struct {
 	_        structs.HostLayout
 	Pressure uint32
-	Pad      uint32
+	Young    uint32
 }
 
 // Names of all BPF objects in the ELF.

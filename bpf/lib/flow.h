@@ -22,7 +22,7 @@ struct flow_key {
 	__u8 protocol; /* IPPROTO_* */
 	__u8 family; /* 4 or 6 */
 	__u16 from; /* slot of the endpoint that sent the packet; 0: network or host */
-};
+} __attribute__((aligned(8)));
 _Static_assert(sizeof(struct flow_key) == 40, "layout of flows");
 
 enum flow_state {
@@ -39,7 +39,7 @@ enum flow_state {
 	FLOW_CLOSED = 1 << 10, /* the closed event was sent */
 	FLOW_REFUSED = 1 << 11, /* the connection was allowed and is not any more: packets are dropped */
 	FLOW_OPENED = 1 << 12, /* TCP: begun by a SYN that this node saw */
-	FLOW_BACKEND_GONE = 1 << 13, /* set by the agent: the backend does not exist any more */
+	FLOW_HOST = 1 << 13, /* the end that is no endpoint here is reached through the host's stack, whatever its address */
 };
 
 struct flow {
@@ -78,3 +78,20 @@ struct {
 	__type(value, struct flow);
 	__uint(pinning, PIN_BY_NAME);
 } flows_young SEC(".maps");
+
+/* find_flow looks in both tables; most packets were answered by flows already. */
+static __always_inline struct flow *find_flow(const struct flow_key *key)
+{
+	struct flow *flow = map_lookup(&flows, key);
+
+	return flow ? flow : map_lookup(&flows_young, key);
+}
+
+/* set_state sets bits of a state that other processors may be changing. There are no atomic
+ * operations on 16 bits, so it is done on the 32 that end the next hop's address.
+ */
+static __always_inline __u16 set_state(struct flow *flow, __u16 bits)
+{
+	return __sync_fetch_and_or((__u32 *)&flow->mac[4], (__u32)bits << 16) >> 16;
+}
+_Static_assert(__builtin_offsetof(struct flow, state) == __builtin_offsetof(struct flow, mac) + 6, "set_state");

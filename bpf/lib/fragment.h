@@ -13,7 +13,7 @@ struct fragment_key {
 	__u8 protocol;
 	__u8 family;
 	__u16 from; /* as in flow_key */
-};
+} __attribute__((aligned(8)));
 _Static_assert(sizeof(struct fragment_key) == 40, "layout of fragments");
 
 struct fragment {

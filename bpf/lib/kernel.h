@@ -24,7 +24,12 @@ typedef _Bool bool;
 
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
-#define __noinline __attribute__((noinline))
+
+/* A function that the verifier checks once, by itself, whoever calls it: it knows of its arguments
+ * only their types, and that a pointer may be NULL. Keeps the cost of checking linear.
+ */
+#define __global __attribute__((noinline))
+
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define htons(x) ((__be16)__builtin_bswap16((__u16)(x)))
@@ -54,8 +59,8 @@ enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_EXIST = 2 };
 enum { BPF_F_NO_PREALLOC = 1 };
 enum { PIN_BY_NAME = 1 };
 
-/* The context of a traffic control program (struct __sk_buff). */
-struct skb {
+/* The context of a traffic control program; the verifier knows it by this name. */
+struct __sk_buff {
 	__u32 len;
 	__u32 pkt_type;
 	__u32 mark;
@@ -147,8 +152,8 @@ struct fib_lookup {
 	__u32 source[4];
 	__u32 destination[4];
 	__u32 table;
-	__u8 source_mac[6];
-	__u8 destination_mac[6];
+	__u16 source_mac[3];
+	__u16 destination_mac[3];
 };
 _Static_assert(sizeof(struct fib_lookup) == 64, "ABI of the kernel");
 

@@ -50,7 +50,7 @@ struct ethernet {
 	__u8 destination[6];
 	__u8 source[6];
 	__be16 type;
-} __attribute__((packed));
+};
 
 struct ipv4 {
 	__u8 version_length; /* version 4 bits, header length in words 4 bits */
@@ -117,4 +117,9 @@ struct arp {
 	__u8 sender[4];
 	__u8 target_mac[6];
 	__u8 target[4];
-} __attribute__((packed));
+};
+
+_Static_assert(sizeof(struct ethernet) == 14, "protocol");
+_Static_assert(sizeof(struct ipv4) == 20, "protocol");
+_Static_assert(sizeof(struct ipv6) == 40, "protocol");
+_Static_assert(sizeof(struct arp) == 28, "protocol");

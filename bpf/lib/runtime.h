@@ -19,7 +19,7 @@ struct {
 
 struct settings {
 	__u32 pressure; /* not 0: connections begin in flows_young */
-	__u32 pad;
+	__u32 young; /* not 0: flows_young may hold entries; set by programs, cleared by the agent */
 };
 _Static_assert(sizeof(struct settings) == 8, "layout of runtime");
 
@@ -39,12 +39,11 @@ static __always_inline __u32 read_generation(void)
 	return g ? *g : 0;
 }
 
-static __always_inline bool under_pressure(void)
+static __always_inline struct settings *read_settings(void)
 {
 	__u32 zero = 0;
-	struct settings *r = map_lookup(&runtime, &zero);
 
-	return r && r->pressure;
+	return map_lookup(&runtime, &zero);
 }
 
 /* now returns the low 32 bits of the kernel's tick counter. */

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Copyright The weft Authors
+
+/* Deciding: what happens to packets that no fresh entry answers. The result is two entries, or a
+ * verdict for this packet alone.
+ */
+#pragma once
+
+#include "backend.h"
+#include "connection.h"
+#include "endpoint.h"
+#include "ipcache.h"
+#include "node.h"
+#include "runtime.h"
+#include "tunnel.h"
+
+/* One end of a connection: who it is and how packets reach it. */
+struct end {
+	__u32 identity;
+	__u32 ifindex; /* 0: the host's stack, or a route */
+	__u8 mac[6];
+	__u16 state; /* of the flow towards it: FLOW_LEAVES, FLOW_TUNNEL, FLOW_HOST */
+	__u16 node;
+	bool host; /* an address of this node */
+};
+
+static __always_inline enum drop_reason local_end(struct end *end, __u32 slot)
+{
+	struct endpoint *endpoint = lookup_endpoint(slot);
+
+	if (!endpoint)
+		return DROP_ENDPOINT;
+	end->identity = endpoint->identity;
+	end->ifindex = endpoint_ifindex(slot);
+	copy_mac(end->mac, endpoint->mac);
+	return DROP_NONE;
+}
+
+static __always_inline bool is_zero(const void *address)
+{
+	return !(words(address)[0] | words(address)[1] | words(address)[2] | words(address)[3]);
+}
+
+/* remote_end finds out how the endpoints behind a node are reached. */
+static __always_inline enum drop_reason remote_end(struct end *end, __u32 index)
+{
+	struct node *node = lookup_node(index);
+	struct node *self = lookup_node(0);
+	bool ipv6;
+
+	if (!node || !self || index > 65535)
+		return DROP_NODE;
+	ipv6 = node->flags & NODE_IPV6;
+	end->node = index;
+	end->state |= FLOW_LEAVES;
+	if (!(node->flags & NODE_TUNNEL))
+		return DROP_NONE;
+	if (is_zero(ipv6 ? node->ipv6 : node->ipv4) || is_zero(ipv6 ? self->ipv6 : self->ipv4))
+		return DROP_NODE;
+	end->state |= FLOW_TUNNEL;
+	return DROP_NONE;
+}
+
+/* find_end looks up whose an address is. What nobody knows is the world's. */
+__global enum drop_reason find_end(struct end *end, const struct address_key *address)
+{
+	struct ipcache_entry *row;
+
+	if (!end || !address)
+		return DROP_MALFORMED;
+	row = lookup_ipcache(address->address);
+	end->identity = IDENTITY_WORLD;
+	if (!row)
+		return DROP_NONE;
+	end->identity = row->identity;
+	if (row->endpoint)
+		return local_end(end, row->endpoint);
+	if (row->flags & IPCACHE_HOST) {
+		end->host = true;
+		return DROP_NONE;
+	}
+	if (row->node)
+		return remote_end(end, row->node);
+	return DROP_NONE;
+}
+
+static __always_inline bool is_multicast(const struct flow_key *key)
+{
+	__be32 last = words(key->destination)[3];
+
+	if (key->family == 6)
+		return key->destination[0] == 0xff;
+	return (last & htonl(0xf0000000)) == htonl(0xe0000000) || last == 0xffffffff || last == 0;
+}
+
+/* sender_end is the end a packet came from, and checks that it may use its source address. */
+static __always_inline enum drop_reason sender_end(const struct packet *pkt, struct end *end)
+{
+	const struct flow_key *key = &pkt->key;
+	enum drop_reason reason;
+	struct endpoint *endpoint;
+
+	if (pkt->origin == ORIGIN_ENDPOINT) {
+		endpoint = lookup_endpoint(key->from);
+		if (!endpoint)
+			return DROP_ENDPOINT;
+		if (is_zero(key->source) || !same_address(key->source, key->family == 4 ? endpoint->ipv4 : endpoint->ipv6))
+			return DROP_SOURCE;
+		return local_end(end, key->from);
+	}
+	reason = find_end(end, (const void *)key->source);
+	if (pkt->origin == ORIGIN_STACK || pkt->origin == ORIGIN_HOST) {
+		end->ifindex = 0;
+		end->node = 0;
+		end->state = FLOW_HOST;
+		return DROP_NONE;
+	}
+	/* From outside nobody speaks for this node or its endpoints. */
+	if (end->host || end->ifindex)
+		return DROP_SOURCE;
+	if (pkt->origin == ORIGIN_TUNNEL)
+		end->identity = pkt->identity;
+	return reason;
+}
+
+/* receiver_end is the end a flow's packets go to. */
+static __always_inline enum drop_reason receiver_end(const struct packet *pkt, const struct flow *flow, struct end *end)
+{
+	enum drop_reason reason = find_end(end, new_destination(&pkt->key, flow));
+
+	if (reason)
+		return reason;
+	/* The other end came through the host's stack, which may translate it once more. */
+	if (flow->state & FLOW_HOST && flow->state & FLOW_REPLY && !end->host && !end->ifindex) {
+		end->state = 0;
+		end->node = 0;
+		end->host = true;
+	}
+	return DROP_NONE;
+}
+
+/* admissible checks that a program may send to an end. TCX_PASS: the stack has to look at it. */
+static __always_inline enum drop_reason admissible(struct __sk_buff *skb, const struct packet *pkt, const struct end *to, bool *pass)
+{
+	switch (pkt->origin) {
+	case ORIGIN_ENDPOINT:
+		if (!to->ifindex && !to->state && !to->host && is_service_address(pkt->key.destination))
+			return DROP_NO_SERVICE;
+		return DROP_NONE;
+	case ORIGIN_NETWORK:
+		*pass = !to->ifindex;
+		return DROP_NONE;
+	case ORIGIN_TUNNEL:
+		return to->ifindex || to->host ? DROP_NONE : DROP_ENDPOINT;
+	case ORIGIN_STACK:
+		return to->ifindex == skb->ifindex ? DROP_NONE : DROP_ENDPOINT;
+	default:
+		if (!to->ifindex && !to->state)
+			return is_service_address(pkt->key.destination) ? DROP_NO_SERVICE : DROP_NO_ROUTE;
+		return DROP_NONE;
+	}
+}
+
+/* towards writes into a flow how its packets reach an end. */
+static __always_inline void towards(struct flow *flow, const struct end *end)
+{
+	flow->ifindex = end->ifindex;
+	if (!(end->state & FLOW_LEAVES))
+		copy_mac(flow->mac, end->mac);
+	flow->node = end->node;
+	flow->state &= ~(FLOW_LEAVES | FLOW_TUNNEL);
+	flow->state |= end->state & (FLOW_LEAVES | FLOW_TUNNEL);
+	flow->route_until = now();
+	flow->mtu = 0;
+}
+
+/* mirror makes the translation of the twin from the one of an entry. */
+static __always_inline void mirror(struct flow *twin, const struct flow_key *key, const struct flow *flow)
+{
+	twin->state = ~flow->state & FLOW_REPLY;
+	twin->state |= flow->state & (FLOW_REPLIED | FLOW_RESET | FLOW_LOOPBACK | FLOW_CLOSED | FLOW_REFUSED | FLOW_OPENED | FLOW_HOST);
+	twin->state |= flow->state & FLOW_FIN ? FLOW_TWIN_FIN : 0;
+	twin->state |= flow->state & FLOW_TWIN_FIN ? FLOW_FIN : 0;
+	twin->service = flow->service;
+	if (flow->state & FLOW_DESTINATION) {
+		twin->state |= FLOW_SOURCE;
+		copy_address(twin->address, key->destination);
+		twin->port = key->destination_port;
+	} else if (flow->state & FLOW_SOURCE) {
+		twin->state |= FLOW_DESTINATION;
+		copy_address(twin->address, key->source);
+		twin->port = key->source_port;
+	}
+	twin->seen = flow->seen;
+}
+
+/* store writes an entry into the table it belongs to, and into the other one if that is full. */
+static __always_inline bool store(const struct flow_key *key, const struct flow *flow, bool young)
+{
+	struct settings *settings;
+
+	if (!young && !map_update(&flows, key, flow, BPF_ANY))
+		return true;
+	settings = read_settings();
+	if (settings && !settings->young)
+		settings->young = 1;
+	return !map_update(&flows_young, key, flow, BPF_ANY);
+}
+
+static __always_inline void report_new(const struct packet *pkt, const struct flow *flow, const struct flow *twin)
+{
+	struct flow_event *event;
+
+	if (!report_events)
+		return;
+	event = begin_event(pkt, &pkt->key, EVENT_NEW);
+	if (!event)
+		return;
+	if (flow->state & FLOW_DESTINATION) {
+		copy_address(event->backend, flow->address);
+		event->backend_port = flow->port;
+	}
+	event->service = flow->service;
+	event->source_identity = flow->identity;
+	event->destination_identity = twin->identity;
+	event->destination_endpoint = endpoint_slot(flow->ifindex);
+	event->node = flow->node ? flow->node : twin->node;
+	end_event(event);
+}
+
+/* keep_other tells whether the twin's place is taken by another connection that lives: one that
+ * differs only in how it is translated. It keeps its entry; the new one has only its own.
+ */
+static __always_inline bool keep_other(const struct flow_key *mine, const struct flow_key *key, const struct flow *there)
+{
+	const void *source = there->state & FLOW_SOURCE ? there->address : key->source;
+	__be16 source_port = there->state & FLOW_SOURCE ? there->port : key->source_port;
+	__be16 destination_port = there->state & FLOW_DESTINATION ? there->port : key->destination_port;
+
+	if (there->state & FLOW_CLOSING)
+		return false;
+	return !same_address(new_destination(key, there), mine->source) || !same_address(source, mine->destination) ||
+	       destination_port != mine->source_port || source_port != mine->destination_port;
+}
+
+/* decide makes the entries of the packet's connection, or, if `renew`, decides the existing ones
+ * again. DECIDED: the packet's entry is in a table; anything else is the packet's verdict.
+ */
+enum { DECIDED = -2 };
+
+__global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
+{
+	struct end sender = {}, receiver = {};
+	struct flow flow = {}, twin = {};
+	struct flow_key other;
+	enum drop_reason reason;
+	struct settings *settings;
+	struct flow *there, *old = NULL;
+	bool pass = false, young;
+
+	if (!pkt)
+		return TCX_DROP;
+	young = pkt->young;
+	if (renew)
+		old = find_flow(&pkt->key);
+	if (old) {
+		flow = *old;
+	} else {
+		settings = read_settings();
+		young = settings && settings->pressure;
+		flow.seen = now();
+		if (is_multicast(&pkt->key)) {
+			reason = DROP_MULTICAST;
+			goto refuse;
+		}
+		if (pkt->tcp_flags & TCP_SYN)
+			flow.state |= FLOW_OPENED;
+		if (pkt->origin == ORIGIN_ENDPOINT || pkt->origin == ORIGIN_HOST) {
+			reason = choose_backend(&pkt->key, &flow);
+			if (reason)
+				goto refuse;
+		}
+	}
+	reason = receiver_end(pkt, &flow, &receiver);
+	if (reason) {
+		/* Not ours to judge: it may be for a node behind this one. */
+		if (pkt->origin == ORIGIN_NETWORK)
+			goto pass;
+		goto refuse;
+	}
+	reason = admissible(skb, pkt, &receiver, &pass);
+	if (pass)
+		goto pass;
+	if (reason)
+		goto refuse;
+	reason = sender_end(pkt, &sender);
+	if (reason)
+		goto refuse;
+
+	flow.generation = pkt->generation;
+	flow.identity = sender.identity;
+	flow.state |= sender.state & FLOW_HOST;
+	towards(&flow, &receiver);
+	twin_key(&other, &pkt->key, &flow);
+	there = find_flow(&other);
+	if (there && old)
+		twin = *there;
+	mirror(&twin, &pkt->key, &flow);
+	twin.generation = pkt->generation;
+	twin.identity = receiver.identity;
+	towards(&twin, &sender);
+
+	if (!store(&pkt->key, &flow, young)) {
+		reason = DROP_FLOWS_FULL;
+		goto refuse;
+	}
+	if (!there || !keep_other(&pkt->key, &other, there))
+		store(&other, &twin, young);
+	if (!old)
+		report_new(pkt, &flow, &twin);
+	return DECIDED;
+refuse:
+	return drop(skb, pkt, reason);
+pass:
+	return TCX_PASS;
+}

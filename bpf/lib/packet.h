@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Copyright The weft Authors
+
+/* A packet, parsed once. IPv4 and IPv6 differ here and where packets are rewritten, nowhere else. */
+#pragma once
+
+#include "address.h"
+#include "drop.h"
+#include "flow.h"
+#include "fragment.h"
+#include "helpers.h"
+#include "protocol.h"
+
+/* Where a packet came from: each program is one of these. */
+enum origin {
+	ORIGIN_ENDPOINT, /* from_endpoint: an endpoint sent it */
+	ORIGIN_NETWORK, /* from_netdev: a native device, as it is */
+	ORIGIN_TUNNEL, /* from_netdev, from_overlay: in a tunnel, identity is the VNI */
+	ORIGIN_STACK, /* to_endpoint: the host's stack sent it to an endpoint's device */
+	ORIGIN_HOST, /* from_host: the host's stack sent it into the cluster network */
+};
+
+enum fragment_part { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
+
+struct packet {
+	struct flow_key key;
+	__u32 generation; /* read before anything was looked up */
+	__u32 identity; /* ORIGIN_TUNNEL: of the source */
+	__u32 l3; /* offset of the IP header */
+	__u32 l4; /* offset of the transport header */
+	__u32 length; /* bytes from the IP header on */
+	__u32 outer; /* bytes of tunnel headers still in front of the IP header */
+	__u8 origin; /* enum origin */
+	__u8 direction; /* enum direction */
+	__u8 tcp_flags;
+	__u8 ttl;
+	__u8 fragment; /* enum fragment_part */
+	__u8 icmp; /* type, if ICMP of either family */
+	bool young; /* the entry was found in flows_young */
+	bool error; /* an ICMP error: the key is not a connection's */
+} __attribute__((aligned(8)));
+
+enum { ETHERNET = sizeof(struct ethernet) };
+
+/* header returns a pointer to size bytes at an offset, making them linear where they are not.
+ * It ends the validity of all pointers taken before.
+ */
+static __always_inline void *header(struct __sk_buff *skb, __u32 offset, const __u32 size)
+{
+	void *at, *end;
+
+	/* A bound for the verifier; parsing refuses headers this far behind. */
+	if (!__builtin_constant_p(offset)) {
+		offset &= 0x1fff;
+		barrier_var(offset);
+	}
+	at = (void *)(long)skb->data + offset;
+	end = (void *)(long)skb->data_end;
+	/* Both sides of the check must be the same pointer for the verifier to see the bound. */
+	barrier_var(at);
+	if (unlikely(at + size > end)) {
+		if (skb_pull_data(skb, offset + size))
+			return NULL;
+		at = (void *)(long)skb->data + offset;
+		end = (void *)(long)skb->data_end;
+		barrier_var(at);
+		if (at + size > end)
+			return NULL;
+	}
+	return at;
+}
+
+/* first_ports reads the ports of a packet that has a transport header. */
+static __always_inline enum drop_reason first_ports(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct flow_key *key = &pkt->key;
+
+	if (likely(key->protocol == IPPROTO_TCP)) {
+		__u8 *tcp = header(skb, pkt->l4, 20);
+
+		if (unlikely(!tcp))
+			return DROP_MALFORMED;
+		key->source_port = *(__be16 *)tcp;
+		key->destination_port = *(__be16 *)(tcp + 2);
+		pkt->tcp_flags = tcp[13];
+	} else if (key->protocol == IPPROTO_UDP || key->protocol == IPPROTO_SCTP) {
+		__be16 *ports = header(skb, pkt->l4, 8);
+
+		if (unlikely(!ports))
+			return DROP_MALFORMED;
+		key->source_port = ports[0];
+		key->destination_port = ports[1];
+	} else if (key->protocol == IPPROTO_ICMP && key->family == 4) {
+		struct icmp *icmp = header(skb, pkt->l4, sizeof(*icmp));
+
+		if (unlikely(!icmp))
+			return DROP_MALFORMED;
+		pkt->icmp = icmp->type;
+		if (icmp->type == ICMP_ECHO)
+			key->source_port = icmp->id;
+		else if (icmp->type == ICMP_ECHO_REPLY)
+			key->destination_port = icmp->id;
+		else if (icmp->type == ICMP_UNREACHABLE || icmp->type == ICMP_TIME_EXCEEDED || icmp->type == ICMP_PARAMETER)
+			pkt->error = true;
+	} else if (key->protocol == IPPROTO_ICMPV6 && key->family == 6) {
+		struct icmp *icmp = header(skb, pkt->l4, sizeof(*icmp));
+
+		if (unlikely(!icmp))
+			return DROP_MALFORMED;
+		pkt->icmp = icmp->type;
+		if (icmp->type == ICMPV6_ECHO)
+			key->source_port = icmp->id;
+		else if (icmp->type == ICMPV6_ECHO_REPLY)
+			key->destination_port = icmp->id;
+		else if (icmp->type < ICMPV6_ECHO)
+			pkt->error = true;
+	}
+	return DROP_NONE;
+}
+
+/* fragment_ports remembers the ports of a first fragment, or gives a later one its own. */
+__global enum drop_reason fragment_ports(struct __sk_buff *skb, struct packet *pkt, __be32 id)
+{
+	struct fragment_key key = {.id = id};
+	struct fragment ports = {}, *known;
+	enum drop_reason reason;
+
+	if (!pkt)
+		return DROP_MALFORMED;
+	key.protocol = pkt->key.protocol;
+	key.family = pkt->key.family;
+	key.from = pkt->key.from;
+	copy_address(key.source, pkt->key.source);
+	copy_address(key.destination, pkt->key.destination);
+	if (pkt->fragment == FRAGMENT_FIRST) {
+		reason = first_ports(skb, pkt);
+		if (reason)
+			return reason;
+		ports.source_port = pkt->key.source_port;
+		ports.destination_port = pkt->key.destination_port;
+		map_update(&fragments, &key, &ports, BPF_ANY);
+		return DROP_NONE;
+	}
+	known = map_lookup(&fragments, &key);
+	if (!known)
+		return DROP_FRAGMENT;
+	pkt->key.source_port = known->source_port;
+	pkt->key.destination_port = known->destination_port;
+	return DROP_NONE;
+}
+
+static __always_inline enum drop_reason parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct ipv4 *ip = header(skb, pkt->l3, sizeof(*ip));
+	struct flow_key *key = &pkt->key;
+	__be16 fragment, id;
+	__u32 words;
+
+	if (unlikely(!ip))
+		return DROP_MALFORMED;
+	words = ip->version_length & 15;
+	if (unlikely(words < 5 || ip->version_length >> 4 != 4))
+		return DROP_MALFORMED;
+	set_mapped(key->source, ip->source);
+	set_mapped(key->destination, ip->destination);
+	key->protocol = ip->protocol;
+	key->family = 4;
+	pkt->ttl = ip->ttl;
+	pkt->l4 = pkt->l3 + words * 4;
+	fragment = ip->fragment;
+	if (unlikely(fragment & htons(IPV4_MF | IPV4_OFFSET))) {
+		id = ip->id;
+		pkt->fragment = fragment & htons(IPV4_OFFSET) ? FRAGMENT_LATER : FRAGMENT_FIRST;
+		return fragment_ports(skb, pkt, id);
+	}
+	return first_ports(skb, pkt);
+}
+
+enum { EXTENSIONS = 6 };
+
+/* skip_extensions walks over IPv6 extension headers to the transport header. */
+__global enum drop_reason skip_extensions(struct __sk_buff *skb, struct packet *pkt)
+{
+	__u32 offset;
+	__u8 next;
+	__be32 id = 0;
+	int i;
+
+	if (!pkt)
+		return DROP_MALFORMED;
+	next = pkt->key.protocol;
+	offset = pkt->l4;
+	for (i = 0; i < EXTENSIONS; i++) {
+		__u8 *extension;
+		__u32 length;
+
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
+			break;
+		if (offset > 2048)
+			return DROP_MALFORMED;
+		extension = header(skb, offset, 8);
+		if (!extension)
+			return DROP_MALFORMED;
+		length = 8 + extension[1] * 8;
+		if (next == IPPROTO_FRAGMENT) {
+			struct ipv6_fragment *fragment = (void *)extension;
+
+			length = 8;
+			id = fragment->id;
+			/* An atomic fragment is a whole packet. */
+			if (fragment->offset & htons(0xfff8))
+				pkt->fragment = FRAGMENT_LATER;
+			else if (fragment->offset & htons(1))
+				pkt->fragment = FRAGMENT_FIRST;
+		} else if (next == IPPROTO_AH) {
+			length = 8 + extension[1] * 4;
+		}
+		next = extension[0];
+		offset += length;
+		/* What follows the header of a later fragment is data. */
+		if (pkt->fragment == FRAGMENT_LATER)
+			break;
+	}
+	if (i == EXTENSIONS || offset > 4096)
+		return DROP_MALFORMED;
+	pkt->key.protocol = next;
+	pkt->l4 = offset;
+	return pkt->fragment ? fragment_ports(skb, pkt, id) : first_ports(skb, pkt);
+}
+
+static __always_inline enum drop_reason parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct ipv6 *ip = header(skb, pkt->l3, sizeof(*ip));
+	struct flow_key *key = &pkt->key;
+
+	if (unlikely(!ip))
+		return DROP_MALFORMED;
+	if (unlikely((ip->version_class_label & htonl(0xf0000000)) != htonl(0x60000000)))
+		return DROP_MALFORMED;
+	copy_address(key->source, ip->source);
+	copy_address(key->destination, ip->destination);
+	if (unlikely(is_mapped(key->source) || is_mapped(key->destination)))
+		return DROP_MAPPED;
+	key->protocol = ip->next;
+	key->family = 6;
+	pkt->ttl = ip->hop_limit;
+	pkt->l4 = pkt->l3 + sizeof(*ip);
+	if (likely(key->protocol == IPPROTO_TCP || key->protocol == IPPROTO_UDP || key->protocol == IPPROTO_ICMPV6))
+		return first_ports(skb, pkt);
+	return skip_extensions(skb, pkt);
+}
+
+/* parse fills in the packet whose IP header, of the given EtherType, stands at an offset. */
+static __always_inline enum drop_reason parse(struct __sk_buff *skb, struct packet *pkt, __be16 type, __u32 l3)
+{
+	pkt->l3 = l3;
+	pkt->outer = l3 - ETHERNET;
+	pkt->length = skb->len - l3;
+	if (type == htons(ETH_P_IP))
+		return parse_ipv4(skb, pkt);
+	if (type == htons(ETH_P_IPV6))
+		return parse_ipv6(skb, pkt);
+	return DROP_PROTOCOL;
+}
