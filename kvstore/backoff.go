@@ -16,12 +16,17 @@ type backoff struct {
 	next     time.Duration
 }
 
-// pause waits for the next pause and returns false if ctx ended.
-func (b *backoff) pause(ctx context.Context) bool {
+// delay returns the next pause.
+func (b *backoff) delay() time.Duration {
 	b.next = min(max(b.next, b.min), b.max)
 	d := b.next/2 + rand.N(b.next/2+1)
 	b.next *= 2
-	t := time.NewTimer(d)
+	return d
+}
+
+// pause waits for the next pause and returns false if ctx ended.
+func (b *backoff) pause(ctx context.Context) bool {
+	t := time.NewTimer(b.delay())
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
