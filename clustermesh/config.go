@@ -1,0 +1,114 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package clustermesh
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/state"
+)
+
+// Config says who we are and where the remotes are named.
+type Config struct {
+	// Dir holds an etcd client file for each remote cluster, named as the cluster. Empty: no mesh.
+	Dir string
+	// Cluster, ClusterID and MaxClusters (255 or 511) are ours.
+	Cluster     string
+	ClusterID   uint32
+	MaxClusters uint32
+	// Pins are what was agreed with a remote when it joined, by its name.
+	Pins map[string]Pin
+	// Poll is how often the directory is read without being told of a change. Default 5 s.
+	Poll time.Duration
+	// ConfigPoll is how often a remote's cluster-config is read again. Default 30 s.
+	ConfigPoll time.Duration
+	// Connect bounds one attempt to reach a remote; after it the status says what is wrong.
+	// Default 5 s.
+	Connect time.Duration
+	// RetryMin and RetryMax bound the pause before a remote is tried again. Defaults 500 ms, 15 s.
+	RetryMin, RetryMax time.Duration
+	// Relist is the least time between two lists that a changed claim asks for. Default 1 s.
+	Relist time.Duration
+}
+
+// Pin is what a remote was admitted with. It goes before what the remote says later, and before
+// the claims of remotes that were not pinned.
+type Pin struct {
+	ID       uint32
+	PodCIDRs []netip.Prefix
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		MaxClusters: 255,
+		Poll:        5 * time.Second,
+		ConfigPoll:  30 * time.Second,
+		Connect:     5 * time.Second,
+		RetryMin:    500 * time.Millisecond,
+		RetryMax:    15 * time.Second,
+		Relist:      5 * time.Second,
+	}
+}
+
+// Validate says which setting is wrong and what to write.
+func (c Config) Validate() error {
+	if err := schema.CheckClusterName(c.Cluster); err != nil {
+		return err
+	}
+	if err := schema.CheckClusterID(c.ClusterID, c.MaxClusters); err != nil {
+		return err
+	}
+	for name, d := range map[string]time.Duration{
+		"poll": c.Poll, "config poll": c.ConfigPoll, "connect": c.Connect, "retry min": c.RetryMin, "retry max": c.RetryMax, "relist": c.Relist,
+	} {
+		if d <= 0 {
+			return fmt.Errorf("%s %s: want more than nothing", name, d)
+		}
+	}
+	if c.RetryMax < c.RetryMin {
+		return errors.New("retry max is less than retry min")
+	}
+	return nil
+}
+
+// Tables is where the rows of all clusters come together. Ours are in them too, from other sources
+// than cluster/<name>; what our nodes declare in Nodes is what no remote may claim.
+type Tables struct {
+	Nodes      *state.Table[schema.NodeKey, schema.Node]
+	IPs        *state.Table[schema.IPKey, schema.IP]
+	Identities *state.Table[schema.IdentityKey, string]
+	Services   *state.Table[schema.ServiceKey, schema.ClusterService]
+}
+
+// marked is what every table can do whatever its rows are.
+type marked interface {
+	Expect(src ...state.Source)
+	MarkSynced(src state.Source)
+	Drop(src state.Source) int
+}
+
+func (t Tables) all() []marked { return []marked{t.Nodes, t.IPs, t.Identities, t.Services} }
+
+// expect makes the tables wait for a source before anything is pruned.
+func (t Tables) expect(src state.Source) {
+	for _, x := range t.all() {
+		x.Expect(src)
+	}
+}
+
+// drop deletes all rows of a source.
+func (t Tables) drop(src state.Source) (rows int) {
+	for _, x := range t.all() {
+		rows += x.Drop(src)
+	}
+	return rows
+}
+
+// SourceOf is the source that the rows of a remote cluster carry.
+func SourceOf(cluster string) state.Source { return state.Source("cluster/" + cluster) }

@@ -1,0 +1,61 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package clustermesh
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The metrics are read from the status when they are collected; nothing is counted twice.
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("weft_clustermesh_"+name, help, labels, nil)
+}
+
+// collector shows a mesh to Prometheus.
+type collector struct{ mesh *Mesh }
+
+// Describe sends nothing: remotes come and go, so the collector is an unchecked one.
+func (c collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads the status.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	st := c.mesh.Status()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	truth := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	age := func(t time.Time) float64 { return time.Since(t).Seconds() }
+	gauge(describe("remotes", "Remote clusters that the mesh directory names."), float64(len(st.Remotes)))
+	gauge(describe("directory_usable", "1 while the mesh directory can be read and believed."), truth(st.Directory.Problem == ""))
+	connected := describe("remote_connected", "1 while a remote cluster's store is being followed.", "cluster")
+	ready := describe("remote_ready", "1 while every resource of a remote was listed and is followed.", "cluster")
+	heartbeat := describe("remote_heartbeat_age_seconds", "Time since a remote's last heartbeat arrived.", "cluster")
+	rows := describe("remote_rows", "Rows mirrored from a remote.", "cluster", "resource")
+	confirmed := describe("remote_confirmed_age_seconds", "Time since a remote's rows were known to be the newest.", "cluster", "resource")
+	rejected := describe("remote_rejected_rows_total", "Values of a remote that were refused wholly or in part.", "cluster", "resource")
+	faults := describe("remote_rejected_rows", "Keys of a remote that are refused now.", "cluster", "resource")
+	for _, r := range st.Remotes {
+		gauge(connected, truth(r.Connected), r.Name)
+		gauge(ready, truth(r.Phase == PhaseReady), r.Name)
+		if !r.Heartbeat.IsZero() {
+			gauge(heartbeat, age(r.Heartbeat), r.Name)
+		}
+		for _, s := range r.Resources {
+			resource := string(s.Resource)
+			gauge(rows, float64(s.Rows), r.Name, resource)
+			if !s.Confirmed.IsZero() {
+				gauge(confirmed, age(s.Confirmed), r.Name, resource)
+			}
+			out <- prometheus.MustNewConstMetric(rejected, prometheus.CounterValue, float64(s.Rejected), r.Name, resource)
+			gauge(faults, float64(s.Faults), r.Name, resource)
+		}
+	}
+}

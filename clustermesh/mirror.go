@@ -1,0 +1,225 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package clustermesh
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/state"
+)
+
+// maxNotes bounds how many judged rows are remembered with their reason; a remote decides how many
+// there are.
+const maxNotes = 1000
+
+// mirror keeps one table equal to one prefix of a remote, less what the judge refuses. The watch
+// counts and shows refused rows like any invalid value; rows of which a part is left out are noted
+// here.
+type mirror[K comparable, V any] struct {
+	resource schema.Resource
+	source   state.Source
+	table    *state.Table[K, V]
+	codec    schema.Codec[K, V]
+	judge    func(k K, v V, fresh bool) (V, verdict)
+	client   *kvstore.Client
+	// relist is the least time between two lists; it doubles while lists that are asked for change
+	// nothing, up to maxRelist times.
+	relist time.Duration
+	log    *slog.Logger
+	again  chan struct{}
+
+	mu    sync.Mutex
+	watch *kvstore.Watch[K, V] // nil before the first run
+	// rejected counts those of earlier watches and those of a later judgement.
+	rejected uint64
+	// notes holds each row that the judge found fault with, until it is seen again.
+	notes map[K]note
+}
+
+// maxRelist bounds how much rarer lists become that were asked for in vain.
+const maxRelist = 64
+
+type note struct {
+	reason string
+	at     time.Time
+}
+
+// newMirror mirrors the codec's prefix into the table.
+func newMirror[K comparable, V any](r schema.Resource, src state.Source, table *state.Table[K, V], codec schema.Codec[K, V],
+	judge func(K, V, bool) (V, verdict), client *kvstore.Client, relist time.Duration, log *slog.Logger,
+) *mirror[K, V] {
+	return &mirror[K, V]{
+		resource: r, source: src, table: table, codec: codec, judge: judge, client: client, relist: relist,
+		log: log, again: make(chan struct{}, 1), notes: make(map[K]note),
+	}
+}
+
+// run mirrors until ctx ends. It lists anew when listAgain was called.
+func (m *mirror[K, V]) run(ctx context.Context) error {
+	for factor := time.Duration(1); ; {
+		w := kvstore.NewWatch(m.client, m.judged(), m.table, kvstore.WatchConfig{Source: m.source}, m.log)
+		m.mu.Lock()
+		if m.watch != nil {
+			m.rejected += m.watch.Status().Rejected
+		}
+		m.watch = w
+		faults := len(m.notes)
+		m.mu.Unlock()
+		if err := m.until(ctx, w, factor*m.relist); err != nil || ctx.Err() != nil {
+			return err
+		}
+		if before := faults; m.faults() < before {
+			factor = 1
+		} else {
+			factor = min(2*factor, maxRelist)
+		}
+	}
+}
+
+// until runs a watch until ctx ends or a new list is due.
+func (m *mirror[K, V]) until(ctx context.Context, w *kvstore.Watch[K, V], least time.Duration) error {
+	wctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = w.Run(wctx)
+	}()
+	early := time.NewTimer(least)
+	defer early.Stop()
+	select {
+	case <-done:
+		return err
+	case <-early.C:
+	}
+	select {
+	case <-done:
+		return err
+	case <-m.again:
+		cancel()
+		<-done
+		return err
+	}
+}
+
+// listAgain asks for a new list, because claims changed and rows that were refused may pass now.
+// A mirror without such rows has nothing to gain and goes on.
+func (m *mirror[K, V]) listAgain() {
+	if m.faults() == 0 {
+		return
+	}
+	select {
+	case m.again <- struct{}{}:
+	default:
+	}
+}
+
+func (m *mirror[K, V]) faults() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.notes)
+}
+
+// judged is the codec with the judge behind it. A key that is seen again, if only to be deleted,
+// is judged anew, so its note goes when the key is parsed.
+func (m *mirror[K, V]) judged() schema.Codec[K, V] {
+	c := m.codec
+	parse, decode := c.ParseKey, c.Decode
+	c.ParseKey = func(tail string) (K, error) {
+		k, err := parse(tail)
+		if err == nil {
+			m.note(k, "")
+		}
+		return k, err
+	}
+	c.Decode = func(k K, b []byte) (V, error) {
+		v, err := decode(k, b)
+		if err != nil {
+			return v, err
+		}
+		v, verdict := m.judge(k, v, true)
+		m.note(k, verdict.reason)
+		if verdict.refused {
+			return v, &schema.InvalidError{Key: c.FormatKey(k), Reason: verdict.reason}
+		}
+		if verdict.reason != "" {
+			m.count()
+			m.log.Info("part of a row left out", "resource", m.resource, "key", c.FormatKey(k), "reason", verdict.reason)
+		}
+		return v, nil
+	}
+	return c
+}
+
+func (m *mirror[K, V]) note(k K, reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch _, known := m.notes[k]; {
+	case reason == "":
+		delete(m.notes, k)
+	case known || len(m.notes) < maxNotes:
+		m.notes[k] = note{reason, time.Now()}
+	}
+}
+
+func (m *mirror[K, V]) count() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rejected++
+}
+
+// recheck judges a row that was taken before. It is not called with the table locked.
+func (m *mirror[K, V]) recheck(row state.Row[K, V]) {
+	v, verdict := m.judge(row.Key, row.Value, false)
+	if verdict.reason == "" {
+		return
+	}
+	m.note(row.Key, verdict.reason)
+	m.count()
+	m.log.Info("row taken back", "resource", m.resource, "key", m.codec.FormatKey(row.Key), "reason", verdict.reason)
+	m.table.Update(func(w *state.Writer[K, V]) {
+		// A value that arrived in between was judged by itself.
+		if now, ok := w.Get(row.Key); !ok || !m.codec.Equal(now, row.Value) {
+			return
+		}
+		if verdict.refused {
+			w.Delete(m.source, row.Origin, row.Key)
+		} else {
+			w.Put(m.source, row.Origin, row.Key, v)
+		}
+	})
+}
+
+// status tells how the mirror stands.
+func (m *mirror[K, V]) status() ResourceStatus {
+	st := ResourceStatus{Resource: m.resource}
+	for _, s := range m.table.Sources() {
+		if s.Source == m.source {
+			st.Synced, st.Rows, st.Confirmed = s.Synced, s.Rows, s.Confirmed
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	st.Rejected = m.rejected
+	for k, n := range m.notes {
+		st.reject(m.codec.Prefix+m.codec.FormatKey(k), n.reason, n.at)
+	}
+	if m.watch == nil {
+		return st
+	}
+	w := m.watch.Status()
+	st.Connected, st.Revision = w.Connected, w.Revision
+	st.Rejected += w.Rejected
+	st.err, st.errAt = w.LastError, w.LastErrorAt
+	for _, r := range w.Rejections {
+		st.reject(r.Key, r.Reason, r.At)
+	}
+	return st
+}

@@ -1,0 +1,247 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package clustermesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/state"
+)
+
+// remote is one other cluster: what its file says, what it says about itself, and the mirrors of
+// its rows. One run at a time works on it.
+type remote struct {
+	name   string
+	source state.Source
+	cfg    Config
+	tables Tables
+	claims *claims
+	ids    *ids
+	log    *slog.Logger
+
+	mu sync.Mutex
+	// file is what the directory holds now.
+	file file
+	// id is the one that its rows were mirrored with, 0 where there are none.
+	id      uint32
+	session *session
+	// phase and reason hold while there is no session.
+	phase     Phase
+	reason    string
+	config    ConfigStatus
+	heartbeat time.Time
+	lastErr   error
+	lastErrAt time.Time
+}
+
+func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids, log *slog.Logger) *remote {
+	return &remote{
+		name: name, source: SourceOf(name), cfg: cfg, tables: tables, claims: claims, ids: ids,
+		log: log.With("cluster", name), phase: PhaseConnecting,
+	}
+}
+
+// Reasons for the end of a session that are no failure of the connection.
+var (
+	// errNoConfig: the remote has no cluster-config.
+	errNoConfig = errors.New("no cluster-config yet: is its operator running")
+	// errRefused: the cluster-config cannot be accepted.
+	errRefused = errors.New("refused")
+	// errNewID: the remote calls itself by another id than before.
+	errNewID = errors.New("the cluster id changed")
+	// errLostID: another remote with the same id goes first.
+	errLostID = errors.New("the cluster id is another cluster's")
+)
+
+// run mirrors the remote until ctx ends. The rows stay; drain removes them.
+func (r *remote) run(ctx context.Context, cfg kvstore.Config) error {
+	pause := r.cfg.RetryMin
+	for {
+		began := time.Now()
+		err := r.once(ctx, cfg)
+		if ctx.Err() != nil {
+			return nil
+		}
+		_, changed := r.ids.owner(0)
+		switch {
+		case errors.Is(err, errNewID), errors.Is(err, errLostID):
+			if rows := r.drop(); rows > 0 {
+				r.log.Info("remote cluster drained", "rows", rows, "reason", err)
+			}
+			pause = r.cfg.RetryMin
+		case time.Since(began) > r.cfg.RetryMax:
+			pause = r.cfg.RetryMin // it worked for a while
+		}
+		r.failed(err)
+		wait := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return nil
+		case <-changed: // an id became free, perhaps
+			wait.Stop()
+		case <-wait.C:
+		}
+		pause = min(2*pause, r.cfg.RetryMax)
+	}
+}
+
+// failed records why there is no session. It is logged when the reason is another than before.
+func (r *remote) failed(err error) {
+	r.mu.Lock()
+	before := r.reason
+	switch {
+	case errors.Is(err, errNoConfig):
+		r.phase, r.reason = PhaseConfiguring, err.Error()
+	case errors.Is(err, errRefused), errors.Is(err, errLostID):
+		r.phase, r.reason = PhaseRefused, err.Error()
+	default:
+		r.phase, r.reason = PhaseConnecting, err.Error()
+		r.lastErr, r.lastErrAt = err, time.Now()
+	}
+	said, held, phase := before == r.reason, r.id != 0, r.phase
+	r.mu.Unlock()
+	if phase == PhaseRefused && !held {
+		// It cannot claim anything, so nobody need wait for it.
+		r.tables.drop(r.source)
+	}
+	if !said {
+		r.log.Info("remote cluster not connected", "phase", phase, "reason", err)
+	}
+}
+
+// once connects, reads the cluster-config and runs a session until it ends.
+func (r *remote) once(ctx context.Context, cfg kvstore.Config) error {
+	client, err := kvstore.New(cfg, r.log)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	config, err := r.readConfig(ctx, client)
+	if err != nil {
+		return err
+	}
+	if err := r.check(config); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	held := r.id
+	r.mu.Unlock()
+	if held != 0 && held != config.ID {
+		return fmt.Errorf("%w from %d to %d", errNewID, held, config.ID)
+	}
+	r.ids.claim(r.name, config.ID)
+	if owner, _ := r.ids.owner(config.ID); owner != r.name {
+		return fmt.Errorf("%w: %d belongs to cluster %s, which goes first: give one of them another", errLostID, config.ID, owner)
+	}
+	s := newSession(r, client, config)
+	r.mu.Lock()
+	r.id, r.session, r.reason = config.ID, s, ""
+	r.mu.Unlock()
+	r.log.Info("remote cluster connected", "cluster_id", config.ID, "endpoints", client.Endpoints())
+	err = s.run(ctx)
+	r.mu.Lock()
+	r.session, r.heartbeat = nil, s.heartbeat()
+	r.mu.Unlock()
+	return err
+}
+
+// readConfig reads what the remote says about itself.
+func (r *remote) readConfig(ctx context.Context, client *kvstore.Client) (schema.ClusterConfig, error) {
+	codec := schema.ClusterConfigs()
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Connect)
+	defer cancel()
+	kv, ok, err := client.Get(ctx, codec.Prefix+r.name)
+	if err != nil {
+		return schema.ClusterConfig{}, fmt.Errorf("read cluster-config: %w", err)
+	}
+	if !ok {
+		return schema.ClusterConfig{}, fmt.Errorf("%w (key %s%s)", errNoConfig, codec.Prefix, r.name)
+	}
+	config, err := codec.Decode(r.name, kv.Value)
+	if err != nil {
+		return config, fmt.Errorf("cluster-config %w: %w", errRefused, err)
+	}
+	r.mu.Lock()
+	r.config = ConfigStatus{true, time.Now(), config.ID, config.SyncedCanaries, config.Cached, config.MaxConnectedClusters}
+	r.mu.Unlock()
+	return config, nil
+}
+
+// check says why a remote with this configuration cannot be one of ours.
+func (r *remote) check(config schema.ClusterConfig) error {
+	if err := config.CheckRemote(r.cfg.MaxClusters); err != nil {
+		return fmt.Errorf("cluster-config %w: %w", errRefused, err)
+	}
+	if config.ID == r.cfg.ClusterID {
+		return fmt.Errorf("cluster-config %w: cluster id %d is ours: give one of the clusters another", errRefused, config.ID)
+	}
+	if pin, ok := r.cfg.Pins[r.name]; ok && pin.ID != config.ID {
+		return fmt.Errorf("cluster-config %w: cluster id %d, and it joined with %d", errRefused, config.ID, pin.ID)
+	}
+	return nil
+}
+
+// drop deletes all rows of the remote. No session may be in progress.
+func (r *remote) drop() (rows int) {
+	rows = r.tables.drop(r.source)
+	r.mu.Lock()
+	r.id = 0
+	r.mu.Unlock()
+	return rows
+}
+
+// listAgain lets the mirrors take what they refused before, now that claims are others.
+func (r *remote) listAgain() {
+	r.mu.Lock()
+	s := r.session
+	r.mu.Unlock()
+	if s != nil {
+		for _, m := range s.mirrors {
+			m.listAgain()
+		}
+	}
+}
+
+// recheck judges a row again that was taken before, if a session is there to do it.
+func recheck[K comparable, V any](r *remote, row state.Row[K, V], of func(*session) *mirror[K, V]) {
+	r.mu.Lock()
+	s := r.session
+	r.mu.Unlock()
+	if s != nil {
+		of(s).recheck(row)
+	}
+}
+
+// status tells how the remote stands.
+func (r *remote) status() RemoteStatus {
+	r.mu.Lock()
+	st := RemoteStatus{
+		Name: r.name, ID: r.id, Phase: r.phase, Reason: r.reason, Endpoints: slices.Clone(r.file.config.Endpoints),
+		Config: r.config, Heartbeat: r.heartbeat,
+	}
+	if r.lastErr != nil {
+		st.LastError, st.LastErrorAt = r.lastErr.Error(), r.lastErrAt
+	}
+	s, fileErr := r.session, r.file.err
+	r.mu.Unlock()
+	if s != nil {
+		s.describe(&st)
+	}
+	if fileErr != nil {
+		if s == nil {
+			st.Phase = PhaseInvalid
+		}
+		st.Reason = fileErr.Error()
+	}
+	return st
+}
