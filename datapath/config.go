@@ -61,8 +61,7 @@ type Config struct {
 	// first is the tunnel's.
 	NodeIPs []netip.Addr
 	// InsideIPs are addresses of the node in the cluster network, at most one of a family, set on
-	// weft_host and announced as the node's internal addresses. In VXLAN mode they are the source
-	// of what the node itself sends to remote endpoints; without them that is NodeIPs.
+	// weft_host and announced as the node's internal addresses.
 	InsideIPs []netip.Addr
 	// PodCIDRs are this node's, from which its endpoints get addresses.
 	PodCIDRs []netip.Prefix

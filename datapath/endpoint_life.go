@@ -155,20 +155,10 @@ func (e *engine) addEndpoint(v veth, netNSPath string) (err error) {
 	return v.setUpHost(e.host, e.d.cfg.sources())
 }
 
-// sources are the node's addresses as its endpoints see them.
-func (c Config) sources() []netip.Addr {
-	var as []netip.Addr
-	for _, is6 := range []bool{false, true} {
-		a := addrOf(c.NodeIPs, is6)
-		if c.Mode == ModeVXLAN && addrOf(c.InsideIPs, is6).IsValid() {
-			a = addrOf(c.InsideIPs, is6)
-		}
-		if a.IsValid() {
-			as = append(as, a)
-		}
-	}
-	return as
-}
+// sources are the node's addresses as endpoints see them, here and elsewhere: those that it has in the
+// underlay, so that a server on the node which answers from the address of the route answers from
+// the one it was asked at.
+func (c Config) sources() []netip.Addr { return c.NodeIPs }
 
 // DeleteEndpoint removes an endpoint so that its slot and its addresses can be given to another at
 // once: no packet, flow entry, identity or route of it is left. The caller deletes the row of

@@ -98,6 +98,7 @@ func (e *engine) openMaps() (err error) {
 	if e.services, err = openServices(e.objects, e.flows.endBackends); err != nil {
 		return err
 	}
+	e.flows.swept = e.services.free
 	e.endpointOps = &endpointOps{
 		rows:       rowMap[uint32, bpf.Endpoint]{"endpoints", e.objects.Endpoints},
 		gen:        e.gen,

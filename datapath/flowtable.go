@@ -29,6 +29,9 @@ type flowTable struct {
 	loop4, loop6 [16]byte
 	interval     time.Duration // longest between two sweeps
 
+	// swept is told the numbers of services that entries name, after each sweep.
+	swept func(map[uint16]bool)
+
 	wake chan struct{} // holds one request for a sweep now
 
 	mu   sync.Mutex
@@ -135,21 +138,24 @@ func (t *flowTable) sweep() error {
 	if err != nil {
 		return err
 	}
-	entries, err := t.sweepMap(t.old, now, gone)
+	services := map[uint16]bool{}
+	entries, err := t.sweepMap(t.old, now, gone, services)
 	if err != nil {
 		return err
 	}
 	t.entries.Store(entries)
-	young, err := t.sweepMap(t.young, now, gone)
+	young, err := t.sweepMap(t.young, now, gone, services)
 	if err != nil {
 		return err
 	}
+	t.swept(services)
 	t.youngEntries.Store(young)
 	return t.setPressure()
 }
 
-// sweepMap sweeps one map and returns how many entries stay.
-func (t *flowTable) sweepMap(m rowMap[bpf.FlowKey, bpf.Flow], now uint32, gone map[goneBackend]struct{}) (int64, error) {
+// sweepMap sweeps one map and returns how many entries stay. It adds the numbers of services that it
+// meets to services.
+func (t *flowTable) sweepMap(m rowMap[bpf.FlowKey, bpf.Flow], now uint32, gone map[goneBackend]struct{}, services map[uint16]bool) (int64, error) {
 	var count int64
 	var failed error
 	pressure := t.pressure.Load()
@@ -158,6 +164,9 @@ func (t *flowTable) sweepMap(m rowMap[bpf.FlowKey, bpf.Flow], now uint32, gone m
 		for i, k := range keys {
 			count++
 			f := values[i]
+			if f.Service != 0 {
+				services[f.Service] = true
+			}
 			if lost(k, f, gone) {
 				dead = append(dead, k)
 				twins = append(twins, t.twin(k, f))

@@ -5,7 +5,6 @@ package datapath
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"sync"
 
@@ -18,35 +17,35 @@ import (
 // from before or those from after a change, never a hole:
 //
 //   - more backends: their slots are written, then the frontend's count;
-//   - fewer: the last backend moves into the hole, then the count goes down, and the slot at the end
-//     is deleted only after every program that may have read the old count has ended.
+//   - fewer: the last backends move into the holes, then the count goes down, and the slots at the
+//     end are deleted only after every program that may have read the old count has ended.
 //
-// The order of slots is therefore the maps' own, and a backend that stays keeps its slot.
+// The order of slots is therefore the maps' own (service.Place), and a backend that stays keeps its
+// slot.
 type serviceOps struct {
 	frontends rowMap[bpf.FrontendKey, bpf.Frontend]
 	backends  rowMap[bpf.BackendKey, bpf.Backend]
 	// ended is told which backends a frontend lost altogether.
 	ended func([]goneBackend)
 
-	mu    sync.Mutex
-	known map[service.Frontend]*knownService
-	names map[uint32]service.Frontend // by service id
-	vips  map[netip.Addr]int          // frontends of an address
-	next  uint32                      // where the search for a free id begins
+	mu      sync.Mutex
+	known   map[service.Frontend]*knownService
+	numbers *service.Numbers
+	names   map[uint32]service.Frontend // by number, also while that rests
+	resting map[uint32]bool             // false: since the sweep that runs now
+	vips    map[netip.Addr]int          // frontends of an address
 }
 
 // knownService is what the kernel has of one frontend.
 type knownService struct {
 	id    uint32
-	slots []bpf.Backend
+	slots []netip.AddrPort
 	// serving are all backends that may have flows, also those that get no new ones.
 	serving map[netip.AddrPort]struct{}
 }
 
-// maxService is the highest service id: a flow entry has 16 bits for it.
+// maxService is the highest number of a service: a flow entry has 16 bits for it.
 const maxService = 65535
-
-var errNoService = errors.New("no service id is left")
 
 // frontendKey is the key of a frontend in the kernel.
 func frontendKey(f service.Frontend) bpf.FrontendKey {
@@ -64,49 +63,6 @@ func backendRow(a netip.AddrPort) bpf.Backend {
 	return bpf.Backend{Address: bpf.Address(a.Addr()), Port: bpf.Port(a.Port())}
 }
 
-// arrange gives the slots that hold exactly want, with as few changes to have as possible: what
-// stays keeps its place, what is new takes the place of what is gone, and holes are filled from the
-// end.
-func arrange(have, want []bpf.Backend) []bpf.Backend {
-	missing := make(map[bpf.Backend]bool, len(want))
-	for _, b := range want {
-		missing[b] = true
-	}
-	slots := make([]bpf.Backend, len(have), max(len(have), len(want)))
-	copy(slots, have)
-	var holes []int
-	for i, b := range slots {
-		if missing[b] {
-			delete(missing, b)
-		} else {
-			holes = append(holes, i)
-		}
-	}
-	for _, b := range want { // in the order of want, so that every node does the same
-		if !missing[b] {
-			continue
-		}
-		delete(missing, b)
-		if len(holes) > 0 {
-			slots[holes[0]] = b
-			holes = holes[1:]
-		} else {
-			slots = append(slots, b)
-		}
-	}
-	for len(holes) > 0 {
-		last := len(slots) - 1
-		if hole := holes[len(holes)-1]; hole == last {
-			holes = holes[:len(holes)-1]
-		} else {
-			slots[holes[0]] = slots[last]
-			holes = holes[1:]
-		}
-		slots = slots[:last]
-	}
-	return slots
-}
-
 // openServices reads what the kernel has.
 func openServices(o *bpf.Objects, ended func([]goneBackend)) (*serviceOps, error) {
 	ops := &serviceOps{
@@ -114,19 +70,25 @@ func openServices(o *bpf.Objects, ended func([]goneBackend)) (*serviceOps, error
 		backends:  rowMap[bpf.BackendKey, bpf.Backend]{"backends", o.Backends},
 		ended:     ended,
 		known:     map[service.Frontend]*knownService{},
+		numbers:   service.NewNumbers(maxService),
 		names:     map[uint32]service.Frontend{},
+		resting:   map[uint32]bool{},
 		vips:      map[netip.Addr]int{},
-		next:      1,
 	}
+	var stale []bpf.FrontendKey
 	err := ops.frontends.each(func(keys []bpf.FrontendKey, values []bpf.Frontend) bool {
 		for i, k := range keys {
 			if k.Port == 0 && k.Protocol == 0 {
 				continue
 			}
 			f := frontendOf(k)
+			if ops.numbers.Restore(f, service.Number(values[i].Service)) != nil {
+				stale = append(stale, k) // a row that was never ours
+				continue
+			}
 			ops.known[f] = &knownService{
 				id:      values[i].Service,
-				slots:   make([]bpf.Backend, values[i].Count),
+				slots:   make([]netip.AddrPort, values[i].Count),
 				serving: map[netip.AddrPort]struct{}{},
 			}
 			ops.names[values[i].Service] = f
@@ -135,6 +97,9 @@ func openServices(o *bpf.Objects, ended func([]goneBackend)) (*serviceOps, error
 		return true
 	})
 	if err != nil {
+		return nil, err
+	}
+	for _, err := range ops.frontends.delete(stale) {
 		return nil, err
 	}
 	return ops, ops.readBackends()
@@ -151,8 +116,8 @@ func (ops *serviceOps) readBackends() error {
 				stale = append(stale, k)
 				continue
 			}
-			s.slots[k.Slot] = values[i]
-			s.serving[backendOf(values[i])] = struct{}{}
+			s.slots[k.Slot] = backendOf(values[i])
+			s.serving[s.slots[k.Slot]] = struct{}{}
 		}
 		return true
 	})
@@ -184,19 +149,35 @@ func (ops *serviceOps) name(id uint32) (service.Frontend, bool) {
 	return f, ok
 }
 
-// takeIDLocked finds an id that no service has. Ids go round, so that one is used again late.
-func (ops *serviceOps) takeIDLocked() (uint32, error) {
-	for range maxService {
-		id := ops.next
-		ops.next++
-		if ops.next > maxService {
-			ops.next = 1
-		}
-		if _, used := ops.names[id]; !used {
-			return id, nil
+// free gives numbers back that no flow names any more. used are those that a sweep has met; what
+// was released while it ran rests until the next one has ended.
+func (ops *serviceOps) free(used map[uint16]bool) {
+	ops.mu.Lock()
+	defer ops.mu.Unlock()
+	for id := range used {
+		if _, known := ops.names[uint32(id)]; !known && !ops.resting[uint32(id)] {
+			// Of a service that an earlier run removed.
+			ops.numbers.Rest(service.Number(id))
+			ops.resting[uint32(id)] = true
 		}
 	}
-	return 0, &bpf.FullError{Map: ops.frontends.name, Size: maxService, Err: errNoService}
+	for id, whole := range ops.resting {
+		switch {
+		case !whole:
+			ops.resting[id] = true
+		case !used[uint16(id)]:
+			ops.numbers.Free(service.Number(id))
+			delete(ops.resting, id)
+			delete(ops.names, id)
+		}
+	}
+}
+
+// releaseLocked lets a frontend's number rest.
+func (ops *serviceOps) releaseLocked(f service.Frontend) {
+	if id := uint32(ops.numbers.Release(f)); id != 0 {
+		ops.resting[id] = false
+	}
 }
 
 // Update implements state.Ops.

@@ -28,7 +28,7 @@ type servicePlan struct {
 	frontend service.Frontend
 	known    *knownService
 	isNew    bool
-	slots    []bpf.Backend
+	slots    []netip.AddrPort
 	serving  map[netip.AddrPort]struct{}
 	failed   error
 }
@@ -38,17 +38,17 @@ func (w *serviceWrite) plan(f service.Frontend, s service.Service) {
 	known := w.ops.known[f]
 	isNew := known == nil
 	if isNew {
-		id, err := w.ops.takeIDLocked()
+		number, err := w.ops.numbers.Assign(f)
 		if err != nil {
 			w.errs[f] = err
 			return
 		}
-		known = &knownService{id: id}
-		w.ops.names[id] = f
+		known = &knownService{id: uint32(number)}
+		w.ops.names[known.id] = f
 	}
-	want := make([]bpf.Backend, 0, s.Chosen)
-	for _, b := range s.Backends[:s.Chosen] {
-		want = append(want, backendRow(b.Addr))
+	var slots []netip.AddrPort
+	for _, b := range service.Place(known.slots, s.Backends[:s.Chosen]) {
+		slots = append(slots, b.Addr)
 	}
 	serving := make(map[netip.AddrPort]struct{}, len(s.Backends))
 	for _, b := range s.Backends {
@@ -58,7 +58,7 @@ func (w *serviceWrite) plan(f service.Frontend, s service.Service) {
 		frontend: f,
 		known:    known,
 		isNew:    isNew,
-		slots:    arrange(known.slots, want),
+		slots:    slots,
 		serving:  serving,
 	})
 }
@@ -100,7 +100,7 @@ func (w *serviceWrite) writeBackends() {
 				continue
 			}
 			keys = append(keys, bpf.BackendKey{Service: p.known.id, Slot: uint32(i)})
-			values = append(values, b)
+			values = append(values, backendRow(b))
 			of = append(of, p)
 		}
 	}
@@ -164,13 +164,13 @@ func (w *serviceWrite) abandon(p *servicePlan) {
 		if w.ops.vips[p.frontend.Addr.Addr()] == 0 {
 			w.ops.frontends.delete([]bpf.FrontendKey{vipKey(p.frontend.Addr.Addr())})
 		}
-		delete(w.ops.names, p.known.id)
+		w.ops.releaseLocked(p.frontend)
 		return
 	}
 	for i := range min(len(p.slots), len(p.known.slots)) {
 		var have bpf.Backend
 		if w.ops.backends.m.Lookup(bpf.BackendKey{Service: p.known.id, Slot: uint32(i)}, &have) == nil {
-			p.known.slots[i] = have
+			p.known.slots[i] = backendOf(have)
 		}
 	}
 }
@@ -213,7 +213,7 @@ func (ops *serviceOps) deleteLocked(keys []service.Frontend) map[service.Fronten
 			ended = append(ended, goneBackend{uint16(known.id), uint8(f.Protocol), bpf.Address(addr.Addr()), bpf.Port(addr.Port())})
 		}
 		delete(ops.known, f)
-		delete(ops.names, known.id)
+		ops.releaseLocked(f)
 		if ops.vips[f.Addr.Addr()]--; ops.vips[f.Addr.Addr()] == 0 {
 			delete(ops.vips, f.Addr.Addr())
 		}
