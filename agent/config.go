@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"time"
+
+	"github.com/weft-net/weft/datapath"
 )
 
 // Modes of the path between nodes; equal in all clusters of a mesh.
@@ -33,13 +35,13 @@ type Config struct {
 	ClusterID   uint32 // 1 to MaxClusters, unique in the mesh
 	MaxClusters uint32 // 255 or 511, equal in the whole mesh
 
-	Addresses    []netip.Addr   // of this node, on the underlay; the first of a family is the tunnel's
+	Addresses    []netip.Addr   // of this node on the underlay, one per family; the first one's family is the tunnel's
 	PodCIDRs     []netip.Prefix // addresses of endpoints come from here; at most one per family
 	ServiceCIDRs []netip.Prefix // virtual addresses of services come from here
 	Family       string
 	Mode         string
-	Underlay     []string // devices towards the other nodes
-	VXLANPort    uint16
+	Underlay     string // device towards the other nodes; empty: the one that has the first address
+	MTU          int    // of endpoint devices, bytes; 0 follows the underlay
 
 	BPFFS      string // mount point of the BPF file system; pins go below weft/<node>
 	CgroupRoot string // mount point of cgroup2
@@ -58,8 +60,7 @@ type Config struct {
 
 	Maps MapSizes
 
-	AddressRest   time.Duration // how long a freed address is not handed out
-	EndpointLimit int           // endpoints on this node, slots 1 to 65535
+	AddressRest time.Duration // how long a freed address is not handed out
 }
 
 // MapSizes are the numbers of entries of the BPF maps. They are fixed when a map
@@ -75,27 +76,25 @@ type MapSizes struct {
 }
 
 // DefaultConfig returns a Config that lacks only what cannot be guessed: node,
-// cluster, cluster-id, addresses, pod-cidrs, underlay and etcd.
+// cluster, cluster-id, addresses, pod-cidrs and etcd.
 func DefaultConfig() Config {
+	d := datapath.DefaultConfig()
 	return Config{
-		MaxClusters:   255,
-		Family:        FamilyDual,
-		Mode:          ModeVXLAN,
-		VXLANPort:     8472,
-		BPFFS:         "/sys/fs/bpf",
-		CgroupRoot:    "/sys/fs/cgroup",
-		StateDir:      "/var/lib/weft",
-		Socket:        "/run/weft/agent.sock",
-		LeaseTTL:      15 * time.Minute,
-		LogLevel:      "info",
-		LogFormat:     "text",
-		AddressRest:   30 * time.Second,
-		EndpointLimit: 4096,
+		MaxClusters: 255,
+		Family:      FamilyDual,
+		Mode:        ModeVXLAN,
+		BPFFS:       "/sys/fs/bpf",
+		CgroupRoot:  "/sys/fs/cgroup",
+		StateDir:    "/var/lib/weft",
+		Socket:      "/run/weft/agent.sock",
+		LeaseTTL:    15 * time.Minute,
+		LogLevel:    "info",
+		LogFormat:   "text",
+		AddressRest: 30 * time.Second,
 		Maps: MapSizes{
-			Flows: 512 << 10, YoungFlows: 128 << 10,
-			IPCache: 512 << 10, IPCachePrefixes: 64 << 10,
-			Nodes: 16 << 10, Frontends: 64 << 10, Backends: 256 << 10,
-			Fragments: 8 << 10, EventBytes: 1 << 20, Endpoints: 65536,
+			Flows: d.MaxFlows, YoungFlows: d.MaxYoungFlows, IPCache: d.MaxIPCache, IPCachePrefixes: d.MaxPrefixes,
+			Nodes: d.MaxNodes, Frontends: d.MaxFrontends, Backends: d.MaxBackends, Fragments: d.MaxFragments,
+			EventBytes: d.EventBytes, Endpoints: d.MaxEndpoints,
 		},
 	}
 }
@@ -156,16 +155,11 @@ func (c Config) validateNames(bad report) {
 	oneOf(bad, "family", c.Family, Family4, Family6, FamilyDual)
 	oneOf(bad, "log-level", c.LogLevel, "debug", "info", "warn", "error")
 	oneOf(bad, "log-format", c.LogFormat, "text", "json")
-	if c.Mode == ModeVXLAN && c.VXLANPort == 0 {
-		bad("vxlan-port", "use 8472 unless the whole mesh uses another", "0 is not a port")
+	if len(c.Underlay) > 15 {
+		bad("underlay", "see 'ip link' for the names", "%q is not a device name", c.Underlay)
 	}
-	if len(c.Underlay) == 0 {
-		bad("underlay", "name the device towards the other nodes, such as --underlay eth0", "is missing")
-	}
-	for _, d := range c.Underlay {
-		if d == "" || len(d) > 15 {
-			bad("underlay", "see 'ip link' for the names", "%q is not a device name", d)
-		}
+	if c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535) {
+		bad("mtu", "0 follows the underlay", "%d is not within 1280 to 65535", c.MTU)
 	}
 }
 
@@ -222,17 +216,17 @@ func (c Config) validateAddresses(bad report) {
 	if len(c.Addresses) == 0 {
 		bad("addresses", "give the node's address on the underlay", "is missing")
 	}
-	seen := map[netip.Addr]bool{}
+	seen := map[bool]bool{}
 	for _, a := range c.Addresses {
 		switch {
 		case !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Is4In6() || a.Zone() != "":
 			bad("addresses", "give a unicast address of the underlay device", "%v cannot be a node's address", a)
 		case a.IsLinkLocalUnicast():
 			bad("addresses", "give one that other nodes reach", "%v is link-local", a)
-		case seen[a]:
-			bad("addresses", "", "%v twice", a)
+		case seen[a.Is6()]:
+			bad("addresses", "give the one that tunnels end at", "%v is the second of its family", a)
 		}
-		seen[a] = true
+		seen[a.Is6()] = true
 		for _, p := range c.PodCIDRs {
 			if p.Contains(a) {
 				bad("addresses", "keep the node's own address out of pod-cidrs", "%v is within %v", a, p)
@@ -268,8 +262,8 @@ func (c Config) validatePaths(bad report) {
 	if c.ClusterMeshDir != "" && !filepath.IsAbs(c.ClusterMeshDir) {
 		bad("clustermesh-dir", "give an absolute path", "%q is relative", c.ClusterMeshDir)
 	}
-	if len(c.Socket) > 107 {
-		bad("socket", "use a shorter path", "%d bytes are more than the 107 a unix socket may have", len(c.Socket))
+	if len(c.Socket) > 103 { // 107, less what a new socket is called before it is renamed
+		bad("socket", "use a shorter path", "%d bytes are more than the 103 it may have", len(c.Socket))
 	}
 	if c.Metrics != "" {
 		if _, err := netip.ParseAddrPort(c.Metrics); err != nil {
@@ -285,9 +279,8 @@ func (c Config) validateSizes(bad report) {
 	if c.AddressRest < 0 || c.AddressRest > time.Hour {
 		bad("address-rest", "30s is usual", "%v is not within 0 to 1h", c.AddressRest)
 	}
-	if c.EndpointLimit < 1 || c.EndpointLimit > 65535 || uint32(c.EndpointLimit) >= c.Maps.Endpoints {
-		bad("endpoint-limit", "keep it below map-endpoints, at most 65535",
-			"%d does not fit the endpoints map of %d", c.EndpointLimit, c.Maps.Endpoints)
+	if c.Maps.Endpoints > 65536 {
+		bad("map-endpoints", "a node has at most 65535 endpoints", "%d is more than 65536", c.Maps.Endpoints)
 	}
 	for _, s := range c.Maps.settings() {
 		v := *s.value

@@ -23,7 +23,6 @@ func goodConfig() Config {
 	c.Node, c.Cluster, c.ClusterID = "a1", "a", 1
 	c.Addresses = []netip.Addr{netip.MustParseAddr("172.16.0.1"), netip.MustParseAddr("fd00:ffff::1")}
 	c.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.1.1.0/24"), netip.MustParsePrefix("fd00:1:1::/64")}
-	c.Underlay = []string{"eth0"}
 	c.Etcd = "/etc/weft/etcd.yaml"
 	return c
 }
@@ -33,7 +32,7 @@ func TestConfig_DefaultNeedsOnlyWhatCannotBeGuessed(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := configKeys(DefaultConfig().Validate())
-	want := []string{"node", "cluster", "cluster-id", "underlay", "pod-cidrs", "pod-cidrs", "addresses", "etcd"}
+	want := []string{"node", "cluster", "cluster-id", "pod-cidrs", "pod-cidrs", "addresses", "etcd"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
@@ -85,10 +84,10 @@ func TestConfig_Validate(t *testing.T) {
 		{"long-socket", func(c *Config) { c.Socket = "/" + strings.Repeat("s", 107) }, []string{"socket"}},
 		{"metrics-without-port", func(c *Config) { c.Metrics = "localhost" }, []string{"metrics"}},
 		{"lease", func(c *Config) { c.LeaseTTL = time.Second }, []string{"lease-ttl"}},
-		{"endpoints-beyond-map", func(c *Config) { c.EndpointLimit = 65536 }, []string{"endpoint-limit"}},
+		{"too-many-endpoints", func(c *Config) { c.Maps.Endpoints = 65537 }, []string{"map-endpoints"}},
 		{"ring-not-a-power", func(c *Config) { c.Maps.EventBytes = 5000 }, []string{"map-events"}},
 		{"map-too-small", func(c *Config) { c.Maps.Flows = 0 }, []string{"map-flows"}},
-		{"device-name", func(c *Config) { c.Underlay = []string{"a-name-that-is-too-long"} }, []string{"underlay"}},
+		{"device-name", func(c *Config) { c.Underlay = "a-name-that-is-too-long" }, []string{"underlay"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := goodConfig()

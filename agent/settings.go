@@ -49,8 +49,8 @@ func (c *Config) Settings() []Setting {
 		{"service-cidrs", "ranges of the virtual addresses of services", list(&c.ServiceCIDRs, netip.ParsePrefix)},
 		{"family", "families of endpoints: 4, 6 or dual", text(&c.Family)},
 		{"mode", "path between nodes: vxlan or native", text(&c.Mode)},
-		{"underlay", "devices towards the other nodes", list(&c.Underlay, parseText)},
-		{"vxlan-port", "UDP port of the tunnel", number(&c.VXLANPort)},
+		{"underlay", "device towards the other nodes; empty is the one that has the first address", text(&c.Underlay)},
+		{"mtu", "MTU of endpoint devices; 0 follows the underlay", integer(&c.MTU)},
 		{"bpffs", "mount point of the BPF file system", text(&c.BPFFS)},
 		{"cgroup-root", "mount point of cgroup2", text(&c.CgroupRoot)},
 		{"state-dir", "where endpoints are kept across restarts", text(&c.StateDir)},
@@ -63,7 +63,6 @@ func (c *Config) Settings() []Setting {
 		{"log-format", "text or json", text(&c.LogFormat)},
 		{"labels", "label filter, in order; empty is the built-in one", list(&c.Labels, parseText)},
 		{"address-rest", "how long a freed address is not handed out again", duration(&c.AddressRest)},
-		{"endpoint-limit", "endpoints this node may have", integer(&c.EndpointLimit)},
 	}
 	for _, m := range c.Maps.settings() {
 		list = append(list, Setting{m.key, m.help, number(m.value)})

@@ -1331,6 +1331,10 @@ type StatusResponse struct {
 	Pid           uint32                 `protobuf:"varint,8,opt,name=pid,proto3" json:"pid,omitempty"`
 	Mode          string                 `protobuf:"bytes,9,opt,name=mode,proto3" json:"mode,omitempty"`
 	PodCidrs      []string               `protobuf:"bytes,10,rep,name=pod_cidrs,json=podCidrs,proto3" json:"pod_cidrs,omitempty"`
+	Etcd          string                 `protobuf:"bytes,11,opt,name=etcd,proto3" json:"etcd,omitempty"` // client file of the own cluster
+	ServiceCidrs  []string               `protobuf:"bytes,12,rep,name=service_cidrs,json=serviceCidrs,proto3" json:"service_cidrs,omitempty"`
+	StateDir      string                 `protobuf:"bytes,13,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
+	Bpffs         string                 `protobuf:"bytes,14,opt,name=bpffs,proto3" json:"bpffs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1433,6 +1437,34 @@ func (x *StatusResponse) GetPodCidrs() []string {
 		return x.PodCidrs
 	}
 	return nil
+}
+
+func (x *StatusResponse) GetEtcd() string {
+	if x != nil {
+		return x.Etcd
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetServiceCidrs() []string {
+	if x != nil {
+		return x.ServiceCidrs
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetStateDir() string {
+	if x != nil {
+		return x.StateDir
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetBpffs() string {
+	if x != nil {
+		return x.Bpffs
+	}
+	return ""
 }
 
 type StatusLine struct {
@@ -1721,7 +1753,7 @@ func (x *TableSync) GetRevision() int64 {
 
 type MonitorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: all types. Else new, closed, refused, interval, drop, trace.
+	// Empty: all types. Else new, closed, refused.
 	Types []string `protobuf:"bytes,1,rep,name=types,proto3" json:"types,omitempty"`
 	// Only events with this address at either end.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
@@ -1783,19 +1815,25 @@ func (x *MonitorRequest) GetEndpoint() uint32 {
 }
 
 type FlowEvent struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Time          int64                  `protobuf:"varint,1,opt,name=time,proto3" json:"time,omitempty"`
-	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Source        *FlowEnd               `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
-	Destination   *FlowEnd               `protobuf:"bytes,5,opt,name=destination,proto3" json:"destination,omitempty"`
-	Protocol      string                 `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Length        uint32                 `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"`
-	Reply         bool                   `protobuf:"varint,8,opt,name=reply,proto3" json:"reply,omitempty"`
-	Endpoint      uint32                 `protobuf:"varint,9,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	Lost          uint64                 `protobuf:"varint,10,opt,name=lost,proto3" json:"lost,omitempty"` // events lost before this one
-	Direction     string                 `protobuf:"bytes,11,opt,name=direction,proto3" json:"direction,omitempty"`
-	Interface     uint32                 `protobuf:"varint,12,opt,name=interface,proto3" json:"interface,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Time        int64                  `protobuf:"varint,1,opt,name=time,proto3" json:"time,omitempty"`
+	Type        string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Reason      string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`           // of a refused one
+	Source      *FlowEnd               `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`           // who opened the connection
+	Destination *FlowEnd               `protobuf:"bytes,5,opt,name=destination,proto3" json:"destination,omitempty"` // what it opened it to
+	Protocol    string                 `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Backend     *FlowEnd               `protobuf:"bytes,7,opt,name=backend,proto3" json:"backend,omitempty"`      // where its packets really go, if that is elsewhere
+	Service     string                 `protobuf:"bytes,8,opt,name=service,proto3" json:"service,omitempty"`      // its frontend
+	Endpoint    uint32                 `protobuf:"varint,9,opt,name=endpoint,proto3" json:"endpoint,omitempty"`   // of this node, as source or else as destination
+	Lost        uint64                 `protobuf:"varint,10,opt,name=lost,proto3" json:"lost,omitempty"`          // events lost before this one
+	Direction   string                 `protobuf:"bytes,11,opt,name=direction,proto3" json:"direction,omitempty"` // egress or ingress
+	TcpFlags    uint32                 `protobuf:"varint,12,opt,name=tcp_flags,json=tcpFlags,proto3" json:"tcp_flags,omitempty"`
+	// Counts of a closed connection, from its opener and to it.
+	Packets       uint64 `protobuf:"varint,13,opt,name=packets,proto3" json:"packets,omitempty"`
+	Bytes         uint64 `protobuf:"varint,14,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	ReplyPackets  uint64 `protobuf:"varint,15,opt,name=reply_packets,json=replyPackets,proto3" json:"reply_packets,omitempty"`
+	ReplyBytes    uint64 `protobuf:"varint,16,opt,name=reply_bytes,json=replyBytes,proto3" json:"reply_bytes,omitempty"`
+	Node          string `protobuf:"bytes,17,opt,name=node,proto3" json:"node,omitempty"` // underlay address of the other node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1872,18 +1910,18 @@ func (x *FlowEvent) GetProtocol() string {
 	return ""
 }
 
-func (x *FlowEvent) GetLength() uint32 {
+func (x *FlowEvent) GetBackend() *FlowEnd {
 	if x != nil {
-		return x.Length
+		return x.Backend
 	}
-	return 0
+	return nil
 }
 
-func (x *FlowEvent) GetReply() bool {
+func (x *FlowEvent) GetService() string {
 	if x != nil {
-		return x.Reply
+		return x.Service
 	}
-	return false
+	return ""
 }
 
 func (x *FlowEvent) GetEndpoint() uint32 {
@@ -1907,11 +1945,46 @@ func (x *FlowEvent) GetDirection() string {
 	return ""
 }
 
-func (x *FlowEvent) GetInterface() uint32 {
+func (x *FlowEvent) GetTcpFlags() uint32 {
 	if x != nil {
-		return x.Interface
+		return x.TcpFlags
 	}
 	return 0
+}
+
+func (x *FlowEvent) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *FlowEvent) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *FlowEvent) GetReplyPackets() uint64 {
+	if x != nil {
+		return x.ReplyPackets
+	}
+	return 0
+}
+
+func (x *FlowEvent) GetReplyBytes() uint64 {
+	if x != nil {
+		return x.ReplyBytes
+	}
+	return 0
+}
+
+func (x *FlowEvent) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 type FlowEnd struct {
@@ -2348,7 +2421,7 @@ const file_agent_proto_rawDesc = "" +
 	"\battempts\x18\x03 \x01(\rR\battempts\x12\x0e\n" +
 	"\x02at\x18\x04 \x01(\x03R\x02at\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\"\x0f\n" +
-	"\rStatusRequest\"\xbd\x02\n" +
+	"\rStatusRequest\"\xa9\x03\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x1d\n" +
@@ -2361,7 +2434,11 @@ const file_agent_proto_rawDesc = "" +
 	"\x03pid\x18\b \x01(\rR\x03pid\x12\x12\n" +
 	"\x04mode\x18\t \x01(\tR\x04mode\x12\x1b\n" +
 	"\tpod_cidrs\x18\n" +
-	" \x03(\tR\bpodCidrs\"\xd3\x01\n" +
+	" \x03(\tR\bpodCidrs\x12\x12\n" +
+	"\x04etcd\x18\v \x01(\tR\x04etcd\x12#\n" +
+	"\rservice_cidrs\x18\f \x03(\tR\fserviceCidrs\x12\x1b\n" +
+	"\tstate_dir\x18\r \x01(\tR\bstateDir\x12\x14\n" +
+	"\x05bpffs\x18\x0e \x01(\tR\x05bpffs\"\xd3\x01\n" +
 	"\n" +
 	"StatusLine\x12\x1c\n" +
 	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12-\n" +
@@ -2392,21 +2469,27 @@ const file_agent_proto_rawDesc = "" +
 	"\x0eMonitorRequest\x12\x14\n" +
 	"\x05types\x18\x01 \x03(\tR\x05types\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1a\n" +
-	"\bendpoint\x18\x03 \x01(\rR\bendpoint\"\xeb\x02\n" +
+	"\bendpoint\x18\x03 \x01(\rR\bendpoint\"\x92\x04\n" +
 	"\tFlowEvent\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12.\n" +
 	"\x06source\x18\x04 \x01(\v2\x16.weft.agent.v1.FlowEndR\x06source\x128\n" +
 	"\vdestination\x18\x05 \x01(\v2\x16.weft.agent.v1.FlowEndR\vdestination\x12\x1a\n" +
-	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x16\n" +
-	"\x06length\x18\a \x01(\rR\x06length\x12\x14\n" +
-	"\x05reply\x18\b \x01(\bR\x05reply\x12\x1a\n" +
+	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x120\n" +
+	"\abackend\x18\a \x01(\v2\x16.weft.agent.v1.FlowEndR\abackend\x12\x18\n" +
+	"\aservice\x18\b \x01(\tR\aservice\x12\x1a\n" +
 	"\bendpoint\x18\t \x01(\rR\bendpoint\x12\x12\n" +
 	"\x04lost\x18\n" +
 	" \x01(\x04R\x04lost\x12\x1c\n" +
-	"\tdirection\x18\v \x01(\tR\tdirection\x12\x1c\n" +
-	"\tinterface\x18\f \x01(\rR\tinterface\"\x99\x01\n" +
+	"\tdirection\x18\v \x01(\tR\tdirection\x12\x1b\n" +
+	"\ttcp_flags\x18\f \x01(\rR\btcpFlags\x12\x18\n" +
+	"\apackets\x18\r \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\x0e \x01(\x04R\x05bytes\x12#\n" +
+	"\rreply_packets\x18\x0f \x01(\x04R\freplyPackets\x12\x1f\n" +
+	"\vreply_bytes\x18\x10 \x01(\x04R\n" +
+	"replyBytes\x12\x12\n" +
+	"\x04node\x18\x11 \x01(\tR\x04node\"\x99\x01\n" +
 	"\aFlowEnd\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
@@ -2510,32 +2593,33 @@ var file_agent_proto_depIdxs = []int32{
 	22, // 12: weft.agent.v1.RemoteCluster.synced:type_name -> weft.agent.v1.TableSync
 	25, // 13: weft.agent.v1.FlowEvent.source:type_name -> weft.agent.v1.FlowEnd
 	25, // 14: weft.agent.v1.FlowEvent.destination:type_name -> weft.agent.v1.FlowEnd
-	28, // 15: weft.agent.v1.MapListResponse.maps:type_name -> weft.agent.v1.Map
-	2,  // 16: weft.agent.v1.Agent.EndpointAdd:input_type -> weft.agent.v1.EndpointAddRequest
-	3,  // 17: weft.agent.v1.Agent.EndpointDelete:input_type -> weft.agent.v1.EndpointDeleteRequest
-	6,  // 18: weft.agent.v1.Agent.EndpointList:input_type -> weft.agent.v1.EndpointListRequest
-	5,  // 19: weft.agent.v1.Agent.EndpointSet:input_type -> weft.agent.v1.EndpointSetRequest
-	9,  // 20: weft.agent.v1.Agent.TableList:input_type -> weft.agent.v1.TableListRequest
-	13, // 21: weft.agent.v1.Agent.TableGet:input_type -> weft.agent.v1.TableGetRequest
-	18, // 22: weft.agent.v1.Agent.Status:input_type -> weft.agent.v1.StatusRequest
-	23, // 23: weft.agent.v1.Agent.Monitor:input_type -> weft.agent.v1.MonitorRequest
-	29, // 24: weft.agent.v1.Agent.MapGet:input_type -> weft.agent.v1.MapGetRequest
-	26, // 25: weft.agent.v1.Agent.MapList:input_type -> weft.agent.v1.MapListRequest
-	8,  // 26: weft.agent.v1.Agent.EndpointAdd:output_type -> weft.agent.v1.Endpoint
-	4,  // 27: weft.agent.v1.Agent.EndpointDelete:output_type -> weft.agent.v1.EndpointDeleteResponse
-	7,  // 28: weft.agent.v1.Agent.EndpointList:output_type -> weft.agent.v1.EndpointListResponse
-	8,  // 29: weft.agent.v1.Agent.EndpointSet:output_type -> weft.agent.v1.Endpoint
-	10, // 30: weft.agent.v1.Agent.TableList:output_type -> weft.agent.v1.TableListResponse
-	14, // 31: weft.agent.v1.Agent.TableGet:output_type -> weft.agent.v1.TableItem
-	19, // 32: weft.agent.v1.Agent.Status:output_type -> weft.agent.v1.StatusResponse
-	24, // 33: weft.agent.v1.Agent.Monitor:output_type -> weft.agent.v1.FlowEvent
-	30, // 34: weft.agent.v1.Agent.MapGet:output_type -> weft.agent.v1.MapEntry
-	27, // 35: weft.agent.v1.Agent.MapList:output_type -> weft.agent.v1.MapListResponse
-	26, // [26:36] is the sub-list for method output_type
-	16, // [16:26] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	25, // 15: weft.agent.v1.FlowEvent.backend:type_name -> weft.agent.v1.FlowEnd
+	28, // 16: weft.agent.v1.MapListResponse.maps:type_name -> weft.agent.v1.Map
+	2,  // 17: weft.agent.v1.Agent.EndpointAdd:input_type -> weft.agent.v1.EndpointAddRequest
+	3,  // 18: weft.agent.v1.Agent.EndpointDelete:input_type -> weft.agent.v1.EndpointDeleteRequest
+	6,  // 19: weft.agent.v1.Agent.EndpointList:input_type -> weft.agent.v1.EndpointListRequest
+	5,  // 20: weft.agent.v1.Agent.EndpointSet:input_type -> weft.agent.v1.EndpointSetRequest
+	9,  // 21: weft.agent.v1.Agent.TableList:input_type -> weft.agent.v1.TableListRequest
+	13, // 22: weft.agent.v1.Agent.TableGet:input_type -> weft.agent.v1.TableGetRequest
+	18, // 23: weft.agent.v1.Agent.Status:input_type -> weft.agent.v1.StatusRequest
+	23, // 24: weft.agent.v1.Agent.Monitor:input_type -> weft.agent.v1.MonitorRequest
+	29, // 25: weft.agent.v1.Agent.MapGet:input_type -> weft.agent.v1.MapGetRequest
+	26, // 26: weft.agent.v1.Agent.MapList:input_type -> weft.agent.v1.MapListRequest
+	8,  // 27: weft.agent.v1.Agent.EndpointAdd:output_type -> weft.agent.v1.Endpoint
+	4,  // 28: weft.agent.v1.Agent.EndpointDelete:output_type -> weft.agent.v1.EndpointDeleteResponse
+	7,  // 29: weft.agent.v1.Agent.EndpointList:output_type -> weft.agent.v1.EndpointListResponse
+	8,  // 30: weft.agent.v1.Agent.EndpointSet:output_type -> weft.agent.v1.Endpoint
+	10, // 31: weft.agent.v1.Agent.TableList:output_type -> weft.agent.v1.TableListResponse
+	14, // 32: weft.agent.v1.Agent.TableGet:output_type -> weft.agent.v1.TableItem
+	19, // 33: weft.agent.v1.Agent.Status:output_type -> weft.agent.v1.StatusResponse
+	24, // 34: weft.agent.v1.Agent.Monitor:output_type -> weft.agent.v1.FlowEvent
+	30, // 35: weft.agent.v1.Agent.MapGet:output_type -> weft.agent.v1.MapEntry
+	27, // 36: weft.agent.v1.Agent.MapList:output_type -> weft.agent.v1.MapListResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }

@@ -101,16 +101,19 @@ func (m *Manager) make(ctx context.Context, e Endpoint) (Endpoint, error) {
 
 	waiting, cancel := context.WithTimeout(ctx, m.cfg.IdentityWait)
 	defer cancel()
-	number, set, err := m.identities.Acquire(waiting, e.Labels)
-	if err == nil {
-		e.Identity, e.IdentityLabels = number, set
+	number, set, err := m.identities.Acquire(waiting, e)
+	switch {
+	case err == nil:
 		m.hold(e.ID)
-	} else {
-		if ctx.Err() != nil {
-			return Endpoint{}, err
+	case ctx.Err() != nil:
+		return Endpoint{}, err
+	default:
+		var known bool
+		if number, set, known = m.identities.Known(e); !known {
+			e.Reason = fmt.Sprintf("no identity yet: %v", err)
 		}
-		e.Reason = fmt.Sprintf("no identity yet: %v", err)
 	}
+	e.Identity, e.IdentityLabels = number, set
 	if err := m.put(e); err != nil {
 		return Endpoint{}, err
 	}

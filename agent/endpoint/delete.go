@@ -43,7 +43,7 @@ func (m *Manager) remove(ctx context.Context, e Endpoint) error {
 		m.show(e)
 		return err
 	}
-	m.releaseIdentity(ctx, e)
+	m.releaseIdentity(e)
 	if err := m.disk.remove(e.ID); err != nil {
 		return err
 	}
@@ -57,17 +57,13 @@ func (m *Manager) remove(ctx context.Context, e Endpoint) error {
 	return nil
 }
 
-// releaseIdentity gives the reference back if this process holds one. A reference
-// that cannot be given back goes with the node's lease.
-func (m *Manager) releaseIdentity(ctx context.Context, e Endpoint) {
+// releaseIdentity gives the reference back if this process holds one.
+func (m *Manager) releaseIdentity(e Endpoint) {
 	m.mu.Lock()
 	held := m.held[e.ID]
 	delete(m.held, e.ID)
 	m.mu.Unlock()
-	if !held {
-		return
-	}
-	if err := m.identities.Release(ctx, e.IdentityLabels); err != nil {
-		m.log.Warn("identity not released", "endpoint", e.FullName().String(), "identity", e.Identity, "error", err)
+	if held {
+		m.identities.Release(e.IdentityLabels)
 	}
 }

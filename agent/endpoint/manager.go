@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,11 +24,10 @@ const Local state.Source = "local"
 // Config says what the endpoints of this node have in common.
 type Config struct {
 	Cluster, Node string
-	HostIP        netip.Addr // of the node, where tunnels to its endpoints end
-	Dir           string     // one file per endpoint
-	Limit         int        // slots 1 to Limit are used
+	Dir           string // one file per endpoint
+	Limit         int    // slots 1 to Limit are used
 	// IdentityWait is how long Add waits for an identity before it leaves that to
-	// Run. Zero: 5 s.
+	// Run. Zero: 3 s.
 	IdentityWait time.Duration
 	// RetryInterval is how long Run waits before it tries again what failed. Zero: 2 s.
 	RetryInterval time.Duration
@@ -46,12 +46,15 @@ type Devices interface {
 
 // Identities gives label sets their numbers.
 type Identities interface {
-	// Acquire returns the number of what an identity is of these labels, and that
-	// set in wire form. It blocks until there is one or ctx ends. Each success holds
+	// Acquire returns the number of the labels that matter of e, and that set in wire
+	// form. It blocks until there is one or ctx ends. Each success holds
 	// one reference.
-	Acquire(ctx context.Context, labels map[string]string) (number uint32, set string, err error)
-	// Release gives one reference back.
-	Release(ctx context.Context, set string) error
+	Acquire(ctx context.Context, e Endpoint) (number uint32, set string, err error)
+	// Known returns the same as far as the last known table has it, without a reference:
+	// what an endpoint starts with while the store is away.
+	Known(e Endpoint) (number uint32, set string, ok bool)
+	// Release gives one reference back. It does not block.
+	Release(set string)
 }
 
 // Tables are those that a Manager writes, as their only writer.
@@ -59,7 +62,6 @@ type Tables struct {
 	Endpoints *state.Table[ID, Endpoint]
 	Local     *state.Table[uint16, datapath.LocalEndpoint]
 	Published *state.Table[schema.EndpointKey, schema.Endpoint]
-	IPs       *state.Table[schema.IPKey, schema.IP]
 }
 
 // NewTables returns empty ones.
@@ -68,7 +70,6 @@ func NewTables() Tables {
 		Endpoints: state.NewTable[ID]("local-endpoints", Endpoint.Equal),
 		Local:     state.NewTable[uint16]("datapath-endpoints", state.Equal[datapath.LocalEndpoint]),
 		Published: state.NewTable[schema.EndpointKey]("published-endpoints", schema.Endpoint.Equal),
-		IPs:       state.NewTable[schema.IPKey]("published-ips", state.Equal[schema.IP]),
 	}
 }
 
@@ -98,7 +99,7 @@ type Manager struct {
 // New returns a Manager without endpoints; Restore brings back those on disk.
 func New(cfg Config, tables Tables, pools []*ipam.Pool, devices Devices, identities Identities, log *slog.Logger) *Manager {
 	if cfg.IdentityWait == 0 {
-		cfg.IdentityWait = 5 * time.Second
+		cfg.IdentityWait = 3 * time.Second
 	}
 	if cfg.RetryInterval == 0 {
 		cfg.RetryInterval = 2 * time.Second
@@ -109,7 +110,6 @@ func New(cfg Config, tables Tables, pools []*ipam.Pool, devices Devices, identit
 	tables.Endpoints.Expect(Local)
 	tables.Local.Expect(Local)
 	tables.Published.Expect(Local)
-	tables.IPs.Expect(Local)
 	return &Manager{
 		cfg: cfg, tables: tables, devices: devices, identities: identities, pools: pools, disk: disk{cfg.Dir}, log: log,
 		exists: deviceExists, wake: make(chan struct{}, 1),
@@ -122,6 +122,16 @@ func (m *Manager) Broken() []*RecordError {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.broken
+}
+
+// List returns all endpoints in order of their ids.
+func (m *Manager) List() []Endpoint {
+	var list []Endpoint
+	for row := range m.tables.Endpoints.All() {
+		list = append(list, row.Value)
+	}
+	slices.SortFunc(list, func(a, b Endpoint) int { return int(a.ID) - int(b.ID) })
+	return list
 }
 
 // lock waits until nobody else works on the endpoint of that name. The caller
@@ -259,21 +269,14 @@ func (m *Manager) show(e Endpoint) {
 	m.tables.Endpoints.Put(Local, 0, e.ID, e)
 }
 
-// publish makes the rows that others see of e equal to e.
+// publish makes the row that others see of e equal to e.
 func (m *Manager) publish(e Endpoint) {
 	key := schema.EndpointKey{Cluster: m.cfg.Cluster, Node: m.cfg.Node, ID: uint32(e.ID)}
-	rows := ipRows(m.cfg, e)
-	if !published(e) {
+	if published(e) {
+		m.tables.Published.Put(Local, 0, key, endpointRow(e))
+	} else {
 		m.tables.Published.Delete(Local, 0, key)
-		for k := range rows {
-			m.tables.IPs.Delete(Local, 0, k)
-		}
-		return
 	}
-	for k, v := range rows {
-		m.tables.IPs.Put(Local, 0, k, v)
-	}
-	m.tables.Published.Put(Local, 0, key, endpointRow(e))
 }
 
 // poke tells Run that there is something to do.

@@ -66,7 +66,7 @@ func (k *kernel) DeleteEndpoint(_ context.Context, slot uint16) error {
 
 func (k *kernel) WaitEndpoint(context.Context, uint16) error { return nil }
 
-func (k *kernel) Acquire(ctx context.Context, labels map[string]string) (uint32, string, error) {
+func (k *kernel) Acquire(ctx context.Context, e Endpoint) (uint32, string, error) {
 	k.mu.Lock()
 	fail := k.failIdentity
 	k.mu.Unlock()
@@ -76,10 +76,7 @@ func (k *kernel) Acquire(ctx context.Context, labels map[string]string) (uint32,
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	set := ""
-	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		set += key + "=" + labels[key] + ";"
-	}
+	set := labelSet(e)
 	if k.numbers[set] == 0 {
 		k.numbers[set] = 65536 + uint32(len(k.numbers))
 	}
@@ -87,13 +84,27 @@ func (k *kernel) Acquire(ctx context.Context, labels map[string]string) (uint32,
 	return k.numbers[set], set, nil
 }
 
-func (k *kernel) Release(_ context.Context, set string) error {
+func (k *kernel) Known(e Endpoint) (uint32, string, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	set := labelSet(e)
+	return k.numbers[set], set, k.numbers[set] != 0
+}
+
+func labelSet(e Endpoint) string {
+	set := ""
+	for _, key := range slices.Sorted(maps.Keys(e.Labels)) {
+		set += key + "=" + e.Labels[key] + ";"
+	}
+	return set
+}
+
+func (k *kernel) Release(set string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.references[set]--; k.references[set] == 0 {
 		delete(k.references, set)
 	}
-	return nil
 }
 
 func (k *kernel) exists(device string) (bool, error) {
@@ -119,7 +130,7 @@ func newManager(t *testing.T, dir string, k *kernel) *Manager {
 		ipam.New(ipam.Config{Prefix: netip.MustParsePrefix("10.0.0.0/29")}),
 		ipam.New(ipam.Config{Prefix: netip.MustParsePrefix("fd00::/120")}),
 	}
-	m := New(Config{Cluster: "a", Node: "a1", HostIP: netip.MustParseAddr("172.16.0.1"), Dir: dir, Limit: 10},
+	m := New(Config{Cluster: "a", Node: "a1", Dir: dir, Limit: 10},
 		NewTables(), pools, k, k, slog.New(slog.DiscardHandler))
 	m.exists = k.exists
 	return m
@@ -146,8 +157,13 @@ func view(m *Manager, k *kernel) map[string][]string {
 	for r := range m.tables.Published.All() {
 		v["published"] = append(v["published"], fmt.Sprintf("%v %d %v", r.Key, r.Value.Identity, r.Value.State))
 	}
-	for r := range m.tables.IPs.All() {
-		v["ips"] = append(v["ips"], fmt.Sprintf("%v %d %v %s", r.Key, r.Value.ID, r.Value.HostIP, r.Value.Workload.Metadata()))
+	for r := range m.tables.Published.All() {
+		for k, ip := range IPRows(netip.MustParseAddr("172.16.0.1"))(r.Key, r.Value) {
+			v["ips"] = append(v["ips"], fmt.Sprintf("%v %d %v %s", k, ip.ID, ip.HostIP, ip.Workload.Metadata()))
+			if !OwnsIP("a", "a1")(k, ip) || OwnsIP("a", "a")(k, ip) || OwnsIP("b", "a1")(k, ip) {
+				v["ips"] = append(v["ips"], "is of the wrong node")
+			}
+		}
 	}
 	files, _ := os.ReadDir(m.disk.dir)
 	for _, f := range files {
@@ -274,7 +290,7 @@ func TestManager_RestartKeepsEverything(t *testing.T) {
 	if d := cmp.Diff(before, after); d != "" {
 		t.Errorf("restored without the store: %s", d)
 	}
-	if !m.tables.Local.Synced() || !m.tables.IPs.Synced() {
+	if !m.tables.Local.Synced() || !m.tables.Published.Synced() {
 		t.Error("not synced")
 	}
 	k.failIdentity = nil
@@ -360,6 +376,31 @@ func TestManager_WaitsForIdentity(t *testing.T) {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestManager_KnownIdentityNeedsNoStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		k.failIdentity = errors.New("store is away")
+		k.numbers["k8s:app=web;"] = 70000
+		m := newManager(t, t.TempDir(), k)
+		if e, err := m.Add(t.Context(), spec("web", "k8s:app=web")); err != nil || e.State() != "ready" || e.Identity != 70000 {
+			t.Errorf("got %s %d %v", e.State(), e.Identity, err)
+		}
+		k.set(func() { k.failIdentity = nil })
+		if m.work(t.Context()) {
+			t.Error("work failed")
+		}
+		if d := cmp.Diff([]string{"k8s:app=web; 1"}, view(m, k)["references"]); d != "" {
+			t.Error(d)
+		}
+		if err := m.Renumber(t.Context(), "k8s:app=web;", 70001); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff([]string{"a1/1 70001 ready"}, view(m, k)["published"]); d != "" {
+			t.Error(d)
 		}
 	})
 }
@@ -505,7 +546,7 @@ func FuzzDecodeRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if e, err := decodeRecord(1, data); err == nil {
 			_ = localRow(e)
-			_ = ipRows(Config{}, e)
+			_ = IPRows(netip.Addr{})(schema.EndpointKey{}, endpointRow(e))
 		}
 	})
 }

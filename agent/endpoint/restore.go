@@ -36,7 +36,6 @@ func (m *Manager) Restore() error {
 		m.tables.Endpoints.MarkSynced(Local)
 		m.tables.Local.MarkSynced(Local)
 		m.tables.Published.MarkSynced(Local)
-		m.tables.IPs.MarkSynced(Local)
 	}
 	if len(found) > 0 {
 		m.log.Info("endpoints restored", "count", len(found), "unreadable", len(broken))

@@ -5,6 +5,7 @@ package endpoint
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/weft-net/weft/kvstore/schema"
@@ -54,17 +55,47 @@ func (m *Manager) Set(ctx context.Context, id ID, n Name, c Change) (Endpoint, e
 // renumber gets e the number of its present labels and programs it. The caller
 // holds its lock and puts and publishes the result.
 func (m *Manager) renumber(ctx context.Context, e Endpoint) (Endpoint, error) {
-	number, set, err := m.identities.Acquire(ctx, e.Labels)
+	number, set, err := m.identities.Acquire(ctx, e)
 	if err != nil {
 		return e, err
 	}
-	m.releaseIdentity(ctx, e) // the old set's; of the same set there are two references now
+	m.releaseIdentity(e) // the old set's; of the same set there are two references now
 	m.hold(e.ID)
 	if number != e.Identity && e.Identity != 0 {
 		m.log.Info("endpoint has another identity", "endpoint", e.FullName().String(), "was", e.Identity, "identity", number)
 	}
 	e.Identity, e.IdentityLabels, e.Reason = number, set, ""
 	return e, m.program(ctx, e)
+}
+
+// Renumber gives all endpoints of a label set another number: the store turned out
+// to hold another truth. Others learn it before the datapath uses it.
+func (m *Manager) Renumber(ctx context.Context, set string, number uint32) error {
+	var errs []error
+	for row := range m.tables.Endpoints.All() {
+		if e := row.Value; e.IdentityLabels == set && e.Identity != number && e.Phase == Live {
+			errs = append(errs, m.renumberOne(ctx, e.ID, e.FullName(), set, number))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Manager) renumberOne(ctx context.Context, id ID, n Name, set string, number uint32) error {
+	if err := m.lock(ctx, n); err != nil {
+		return err
+	}
+	defer m.done(n)
+	e, ok := m.find(id, Name{})
+	if !ok || e.Phase != Live || e.IdentityLabels != set || e.Identity == number {
+		return nil
+	}
+	m.log.Info("endpoint has another identity", "endpoint", n.String(), "was", e.Identity, "identity", number)
+	e.Identity = number
+	if err := m.put(e); err != nil {
+		return err
+	}
+	m.publish(e)
+	return m.program(ctx, e)
 }
 
 func what(id ID, n Name) string {

@@ -7,38 +7,27 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/weft-net/weft/agent"
 	"github.com/weft-net/weft/agent/api"
 )
 
-// bpfViews are the sub-commands of bpf and the maps each of them prints.
-func bpfViews() []struct {
-	name, about string
-	maps        []string
-} {
-	return []struct {
-		name, about string
-		maps        []string
-	}{
-		{"flows", "connections", []string{"flows", "flows_young"}},
-		{"ipcache", "addresses and prefixes with identity and node", []string{"ipcache", "ipcache_prefix"}},
-		{"lb", "frontends and backends of services", []string{"frontends", "backends"}},
-		{"endpoint", "endpoints of this node by slot", []string{"endpoints"}},
-		{"nodes", "tunnel addresses of nodes", []string{"nodes"}},
-		{"metrics", "packets and bytes by reason and direction", []string{"counters"}},
-	}
-}
+// bpfFlags choose a node's pins instead of asking an agent.
+type bpfFlags struct{ node, bpffs string }
 
 func bpfCommand(a *app) *cobra.Command {
+	var flags bpfFlags
 	cmd := group("bpf", "What the kernel has")
-	for _, v := range bpfViews() {
-		cmd.AddCommand(group(v.name, "In the kernel: "+v.about, bpfList(a, v.about, v.maps)))
+	cmd.PersistentFlags().StringVar(&flags.node, "node", "", "read the pinned maps of this node, without its agent")
+	cmd.PersistentFlags().StringVar(&flags.bpffs, "bpffs", a.getenv("WEFT_BPFFS", agent.DefaultConfig().BPFFS),
+		"mount point of the BPF file system, with --node (WEFT_BPFFS)")
+	for _, v := range agent.MapViews("", "") {
+		cmd.AddCommand(group(v.Name, "In the kernel: "+v.About, bpfList(a, &flags, v.Name, v.About)))
 	}
 	return cmd
 }
@@ -49,33 +38,60 @@ type mapEntry struct {
 	Value json.RawMessage `json:"value"`
 }
 
-func bpfList(a *app, about string, maps []string) *cobra.Command {
+func bpfList(a *app, from *bpfFlags, name, about string) *cobra.Command {
 	var limit uint32
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List " + about + " as they stand in the BPF maps", Args: atMost(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, conn, err := a.client()
+			entries, err := from.read(cmd.Context(), a, name, limit)
 			if err != nil {
 				return err
-			}
-			defer conn.Close()
-			var entries []mapEntry
-			for _, name := range maps {
-				more, err := readMap(cmd.Context(), c, name, limit)
-				if err != nil {
-					return fmt.Errorf("map %s: %w", name, err)
-				}
-				entries = append(entries, more...)
 			}
 			if a.format == formatJSON || a.format == formatYAML {
 				return printList(a, entries, nil)
 			}
-			printMaps(a, maps, entries)
+			header, rows := fields(entries)
+			printTable(a.out, header, rows)
 			return nil
 		},
 	}
-	cmd.Flags().Uint32Var(&limit, "limit", 0, "at most so many entries of each map; 0 is all")
+	cmd.Flags().Uint32Var(&limit, "limit", 0, "at most so many entries; 0 is all")
 	return cmd
+}
+
+// read asks the agent, or with --node reads the pins.
+func (f *bpfFlags) read(ctx context.Context, a *app, name string, limit uint32) ([]mapEntry, error) {
+	if f.node != "" {
+		return f.readPins(ctx, name, limit)
+	}
+	c, conn, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return readMap(ctx, c, name, limit)
+}
+
+func (f *bpfFlags) readPins(ctx context.Context, name string, limit uint32) ([]mapEntry, error) {
+	var entries []mapEntry
+	for _, v := range agent.MapViews(f.bpffs, f.node) {
+		if v.Name != name {
+			continue
+		}
+		err := v.Get(ctx, limit, func(e *api.MapEntry) error {
+			entries = append(entries, mapEntry{name, e.Key, e.Value})
+			return nil
+		})
+		if err != nil {
+			return nil, hint(err, "check --node and --bpffs; it needs root")
+		}
+	}
+	sortEntries(entries)
+	return entries, nil
+}
+
+func sortEntries(entries []mapEntry) {
+	slices.SortStableFunc(entries, func(a, b mapEntry) int { return strings.Compare(a.Key, b.Key) })
 }
 
 func readMap(ctx context.Context, c api.AgentClient, name string, limit uint32) ([]mapEntry, error) {
@@ -87,33 +103,13 @@ func readMap(ctx context.Context, c api.AgentClient, name string, limit uint32) 
 	for {
 		e, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			slices.SortStableFunc(entries, func(a, b mapEntry) int { return strings.Compare(a.Key, b.Key) })
+			sortEntries(entries)
 			return entries, nil
 		}
 		if err != nil {
 			return nil, err
 		}
 		entries = append(entries, mapEntry{name, e.Key, e.Value})
-	}
-}
-
-// printMaps prints one table per map; the columns are the fields of its values.
-func printMaps(a *app, maps []string, entries []mapEntry) {
-	for i, name := range maps {
-		var of []mapEntry
-		for _, e := range entries {
-			if e.Map == name {
-				of = append(of, e)
-			}
-		}
-		if len(maps) > 1 {
-			if i > 0 {
-				fmt.Fprintln(a.out)
-			}
-			fmt.Fprintf(a.out, "%s (%d)\n", name, len(of))
-		}
-		header, rows := fields(of)
-		printTable(a.out, header, rows)
 	}
 }
 

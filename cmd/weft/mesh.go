@@ -35,7 +35,7 @@ func meshStatus(a *app) *cobra.Command {
 				healthy = healthy && r.Health != api.Health_HEALTH_FAILED
 				views = append(views, remoteOf(r))
 			}
-			v := map[string]any{"schema": schema, "cluster": s.Cluster, "clusterID": s.ClusterId, "healthy": healthy, "remotes": views}
+			v := map[string]any{"schema": schemaName, "cluster": s.Cluster, "clusterID": s.ClusterId, "healthy": healthy, "remotes": views}
 			if err := printOne(a, v, func(w io.Writer) { printMesh(a, w, s) }); err != nil {
 				return err
 			}

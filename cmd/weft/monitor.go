@@ -17,17 +17,23 @@ import (
 )
 
 type eventView struct {
-	Time        time.Time `json:"time"`
-	Type        string    `json:"type"`
-	Reason      string    `json:"reason,omitempty"`
-	Direction   string    `json:"direction,omitempty"`
-	Source      endView   `json:"source"`
-	Destination endView   `json:"destination"`
-	Protocol    string    `json:"protocol"`
-	Length      uint32    `json:"length"`
-	Reply       bool      `json:"reply,omitempty"`
-	Endpoint    uint32    `json:"endpoint,omitempty"`
-	Lost        uint64    `json:"lost,omitempty"`
+	Time         time.Time `json:"time"`
+	Type         string    `json:"type"`
+	Reason       string    `json:"reason,omitempty"`
+	Direction    string    `json:"direction,omitempty"`
+	Source       endView   `json:"source"`
+	Destination  endView   `json:"destination"`
+	Backend      *endView  `json:"backend,omitempty"`
+	Service      string    `json:"service,omitempty"`
+	Protocol     string    `json:"protocol"`
+	TCPFlags     uint32    `json:"tcpFlags,omitempty"`
+	Endpoint     uint32    `json:"endpoint,omitempty"`
+	Node         string    `json:"node,omitempty"`
+	Packets      uint64    `json:"packets,omitempty"`
+	Bytes        uint64    `json:"bytes,omitempty"`
+	ReplyPackets uint64    `json:"replyPackets,omitempty"`
+	ReplyBytes   uint64    `json:"replyBytes,omitempty"`
+	Lost         uint64    `json:"lost,omitempty"`
 }
 
 type endView struct {
@@ -62,8 +68,8 @@ func (e endView) String() string {
 func monitorCommand(a *app) *cobra.Command {
 	var request api.MonitorRequest
 	cmd := &cobra.Command{
-		Use: "monitor", Short: "Print what happens to flows: new, closed, refused, dropped; until interrupted", Args: atMost(0),
-		Example: "  weft monitor --type drop\n  weft monitor --address 10.0.1.7 -o json",
+		Use: "monitor", Short: "Print what happens to flows: new, closed, refused; until interrupted", Args: atMost(0),
+		Example: "  weft monitor --type refused\n  weft monitor --address 10.0.1.7 -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, conn, err := a.client()
 			if err != nil {
@@ -89,7 +95,7 @@ func monitorCommand(a *app) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVarP(&request.Types, "type", "t", nil, "only events of these types: new, closed, drop, interval, trace")
+	flags.StringSliceVarP(&request.Types, "type", "t", nil, "only events of these types: new, closed, refused")
 	flags.StringVar(&request.Address, "address", "", "only events with this address at either end")
 	flags.Uint32Var(&request.Endpoint, "endpoint", 0, "only events of the endpoint with this id")
 	return cmd
@@ -98,7 +104,12 @@ func monitorCommand(a *app) *cobra.Command {
 func printEvent(a *app, e *api.FlowEvent) error {
 	v := eventView{
 		Time: nanos(e.Time), Type: e.Type, Reason: e.Reason, Direction: e.Direction, Source: endOf(e.Source), Destination: endOf(e.Destination),
-		Protocol: e.Protocol, Length: e.Length, Reply: e.Reply, Endpoint: e.Endpoint, Lost: e.Lost,
+		Service: e.Service, Protocol: e.Protocol, TCPFlags: e.TcpFlags, Endpoint: e.Endpoint, Node: e.Node,
+		Packets: e.Packets, Bytes: e.Bytes, ReplyPackets: e.ReplyPackets, ReplyBytes: e.ReplyBytes, Lost: e.Lost,
+	}
+	if e.Backend != nil {
+		backend := endOf(e.Backend)
+		v.Backend = &backend
 	}
 	if a.format == formatJSON || a.format == formatYAML {
 		return printItem(a.out, a.format, v)
@@ -106,11 +117,24 @@ func printEvent(a *app, e *api.FlowEvent) error {
 	if v.Lost > 0 {
 		fmt.Fprintf(a.out, "(%d events lost)\n", v.Lost)
 	}
-	text := ""
-	if v.Reason != "" {
-		text = "  " + v.Reason
-	}
-	_, err := fmt.Fprintf(a.out, "%s %-8s %-5s %v -> %v  %d bytes%s\n",
-		v.Time.Local().Format("15:04:05.000"), v.Type, v.Protocol, v.Source, v.Destination, v.Length, text)
+	_, err := fmt.Fprintln(a.out, v)
 	return err
+}
+
+// String is the event on one line.
+func (v eventView) String() string {
+	s := fmt.Sprintf("%s %-7s %-5s %v -> %v", v.Time.Local().Format("15:04:05.000"), v.Type, v.Protocol, v.Source, v.Destination)
+	if v.Backend != nil {
+		s += fmt.Sprintf(" = %v", *v.Backend)
+	}
+	if v.Service != "" {
+		s += "  service " + v.Service
+	}
+	if v.Reason != "" {
+		s += "  " + v.Reason
+	}
+	if v.Type == "closed" {
+		s += fmt.Sprintf("  %d packets %d bytes, back %d packets %d bytes", v.Packets, v.Bytes, v.ReplyPackets, v.ReplyBytes)
+	}
+	return s
 }

@@ -23,9 +23,9 @@ const (
 	formatYAML  = "yaml"
 )
 
-// schema names the form of what json and yaml print; it changes when a field
+// schemaName names the form of what json and yaml print; it changes when a field
 // changes its meaning or goes.
-const schema = "weft/v1"
+const schemaName = "weft/v1"
 
 func knownFormat(f string) bool {
 	return f == formatTable || f == formatWide || f == formatJSON || f == formatYAML
@@ -46,7 +46,7 @@ func printList[T any](a *app, items []T, columns []column[T]) error {
 		if items == nil {
 			items = []T{}
 		}
-		return printValue(a.out, a.format, map[string]any{"schema": schema, "items": items})
+		return printValue(a.out, a.format, map[string]any{"schema": schemaName, "items": items})
 	}
 	var rows [][]string
 	var header []string

@@ -82,7 +82,7 @@ func maybe(n int64) any {
 
 func statusOf(s *api.StatusResponse) statusView {
 	v := statusView{
-		Schema: schema, Node: s.Node, Cluster: s.Cluster, ClusterID: s.ClusterId, Version: s.Version, PID: s.Pid,
+		Schema: schemaName, Node: s.Node, Cluster: s.Cluster, ClusterID: s.ClusterId, Version: s.Version, PID: s.Pid,
 		Mode: s.Mode, PodCIDRs: s.PodCidrs, Started: nanos(s.Started), Healthy: true, Lines: []lineView{}, Remotes: []remoteView{},
 	}
 	for _, l := range s.Lines {

@@ -1,0 +1,208 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weft-net/weft/agent/endpoint"
+	"github.com/weft-net/weft/agent/ipam"
+	"github.com/weft-net/weft/clustermesh"
+	"github.com/weft-net/weft/datapath"
+	"github.com/weft-net/weft/identity"
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/service"
+	"github.com/weft-net/weft/state"
+)
+
+// etcd is the source of rows that come from our own cluster's store.
+const etcd state.Source = "etcd"
+
+// Agent is one node's agent.
+type Agent struct {
+	cfg       Config
+	log       *slog.Logger
+	started   time.Time
+	client    *kvstore.Client
+	session   *kvstore.Session
+	tables    tables
+	watches   watches
+	stores    stores
+	allocator *identity.Allocator
+	pools     []*ipam.Pool
+	endpoints *endpoint.Manager
+	mesh      *clustermesh.Mesh
+	datapath  *datapath.Datapath
+	server    *server
+	parts     []part // what Run runs
+}
+
+// part is a component with its name.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+// New puts an agent together. It reads the etcd client file and touches nothing
+// else outside.
+func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	filter, err := cfg.labelFilter()
+	if err != nil {
+		return nil, err
+	}
+	etcdConfig, err := kvstore.ReadConfigFile(cfg.Etcd)
+	if err != nil {
+		return nil, err
+	}
+	registry := newRegistry()
+	a := &Agent{cfg: cfg, log: log, started: time.Now(), tables: newTables()}
+
+	// The store of our cluster: what is in it, and what we put there.
+	if a.client, err = kvstore.New(etcdConfig, log.With("part", "etcd")); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			a.client.Close()
+		}
+	}()
+	a.session = kvstore.NewSession(a.client, kvstore.SessionConfig{TTL: cfg.LeaseTTL}, log.With("part", "session"))
+	a.watches = newWatches(a.client, cfg, a.tables, log.With("part", "watch"))
+	a.stores = newStores(a.client, a.session, cfg, a.tables, a.watches, log.With("part", "publish"))
+
+	// The other clusters, and what follows from all of them.
+	a.mesh, err = clustermesh.New(clustermesh.Config{
+		Dir: cfg.ClusterMeshDir, Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters,
+	}, clustermesh.Tables{
+		Nodes: a.tables.nodes, IPs: a.tables.ips, Identities: a.tables.identities, Services: a.tables.remoteServices,
+	}, registry, log.With("part", "clustermesh"))
+	if err != nil {
+		return nil, err
+	}
+	services := &services{
+		cfg: service.Config{Cluster: cfg.Cluster, ClusterID: cfg.ClusterID}, hold: defaultServiceHold,
+		definitions: a.tables.definitions, endpoints: a.tables.endpoints, remote: a.tables.remoteServices,
+		frontends: a.tables.frontends, infos: a.tables.services,
+	}
+	clusters := &clusters{cfg: cfg, nodes: a.tables.nodes, clusters: a.tables.clusters}
+
+	// The kernel, and the endpoints of this node.
+	a.datapath, err = datapath.New(cfg.datapath(), datapath.Tables{
+		Endpoints: a.tables.own.Local, IPs: a.tables.ips, Nodes: a.tables.nodes, Clusters: a.tables.clusters, Frontends: a.tables.frontends,
+	}, log.With("part", "datapath"), registry)
+	if err != nil {
+		return nil, err
+	}
+	a.allocator, err = identity.NewAllocator(identity.Config{
+		Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters, Node: cfg.Addresses[0],
+	}, a.client, a.session, a.tables.identities, log.With("part", "identity"))
+	if err != nil {
+		return nil, err
+	}
+	numbers := &identities{cluster: cfg.Cluster, filter: filter, allocator: a.allocator, known: a.tables.identities, log: log.With("part", "identity")}
+	for _, p := range cfg.sortedPodCIDRs() {
+		a.pools = append(a.pools, ipam.New(ipam.Config{Prefix: p, Rest: cfg.AddressRest}))
+	}
+	a.endpoints = endpoint.New(endpoint.Config{
+		Cluster: cfg.Cluster, Node: cfg.Node, Dir: filepath.Join(cfg.StateDir, "endpoints"), Limit: int(cfg.Maps.Endpoints) - 1,
+	}, a.tables.own, a.pools, a.datapath, numbers, log.With("part", "endpoint"))
+	renumbering := &renumbering{held: a.allocator.Held(), endpoints: a.endpoints, log: log.With("part", "endpoint")}
+
+	// What people and machines see of it.
+	views, events := a.tables.views(a), newEvents()
+	reader := &eventReader{datapath: a.datapath, events: events, names: newNames(cfg, a), log: log.With("part", "events")}
+	a.server = &server{
+		socket: cfg.Socket, endpoints: a.endpoints, tables: views, maps: MapViews(cfg.BPFFS, cfg.Node), status: a.Status, events: events,
+	}
+	if err := registry.Register(newStateCollector(views, a.Status)); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	metrics := &metrics{address: cfg.Metrics, registry: registry}
+
+	a.parts = append(a.parts,
+		part{"local api", a.server.Run}, part{"metrics", metrics.Run}, part{"events", reader.Run},
+		part{"datapath", a.datapath.Run}, part{"endpoints", a.endpoints.Run}, part{"identities", a.allocator.Run}, part{"renumbering", renumbering.Run},
+		part{"services", services.Run}, part{"clusters", clusters.Run}, part{"clustermesh", a.mesh.Run},
+	)
+	a.parts = append(a.parts, a.stores.parts()...)
+	a.parts = append(a.parts, a.watches.parts()...)
+	a.parts = append(a.parts, part{"session", a.session.Run})
+	return a, nil
+}
+
+// Run is the life of the agent: it ends with ctx, or with the first part that
+// breaks for good. Packets flow on without it.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	defer func() {
+		if closed := a.client.Close(); err == nil && closed != nil {
+			err = fmt.Errorf("close etcd client: %w", closed)
+		}
+	}()
+	if err := a.server.listen(ctx); err != nil { // first, for it keeps a second agent out
+		return err
+	}
+	defer a.server.listener.Close()
+	if err := a.endpoints.Restore(); err != nil {
+		return err
+	}
+	a.stores.announce(a.cfg)
+	a.log.Info("agent started", "node", a.cfg.Node, "cluster", a.cfg.Cluster, "id", a.cfg.ClusterID, "version", Version())
+
+	group, ctx := errgroup.WithContext(ctx)
+	for _, p := range a.parts {
+		group.Go(func() error {
+			if err := p.run(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+			return nil
+		})
+	}
+	err = group.Wait()
+	a.log.Info("agent stopped", "node", a.cfg.Node)
+	return err
+}
+
+// Tables of definitions and endpoints are of our cluster only; the others hold
+// rows of all clusters.
+type tables struct {
+	nodes          *state.Table[schema.NodeKey, schema.Node]
+	ips            *state.Table[schema.IPKey, schema.IP]
+	identities     *state.Table[schema.IdentityKey, string]
+	endpoints      *state.Table[schema.EndpointKey, schema.Endpoint]
+	definitions    *state.Table[schema.DefinitionKey, schema.Definition]
+	remoteServices *state.Table[schema.ServiceKey, schema.ClusterService]
+
+	clusters  *state.Table[string, datapath.Cluster]
+	frontends *state.Table[service.Frontend, service.Service]
+	services  *state.Table[schema.DefinitionKey, service.Info]
+
+	own           endpoint.Tables
+	publishedNode *state.Table[schema.NodeKey, schema.Node]
+}
+
+func newTables() tables {
+	return tables{
+		nodes:          state.NewTable[schema.NodeKey]("nodes", schema.Node.Equal),
+		ips:            state.NewTable[schema.IPKey]("ips", state.Equal[schema.IP]),
+		identities:     state.NewTable[schema.IdentityKey]("identities", state.Equal[string]),
+		endpoints:      state.NewTable[schema.EndpointKey]("endpoints", schema.Endpoint.Equal),
+		definitions:    state.NewTable[schema.DefinitionKey]("definitions", schema.Definition.Equal),
+		remoteServices: state.NewTable[schema.ServiceKey]("remote-services", schema.ClusterService.Equal),
+		clusters:       state.NewTable[string]("clusters", equalClusters),
+		frontends:      newFrontendTable(),
+		services:       newServiceTable(),
+		own:            endpoint.NewTables(),
+		publishedNode:  state.NewTable[schema.NodeKey]("published-nodes", schema.Node.Equal),
+	}
+}

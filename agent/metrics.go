@@ -1,0 +1,108 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/weft-net/weft/agent/api"
+)
+
+// metrics serves a registry over HTTP.
+type metrics struct {
+	address  string // empty: off
+	registry *prometheus.Registry
+}
+
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// Run serves /metrics until ctx ends.
+func (m *metrics) Run(ctx context.Context) error {
+	if m.address == "" {
+		return nil
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", m.address)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}
+
+// stateCollector reports the size and the age of every table, and health.
+type stateCollector struct {
+	tables []tableView
+	status func(context.Context) *api.StatusResponse
+
+	rows, synced, confirmed, health *prometheus.Desc
+}
+
+func newStateCollector(tables []tableView, status func(context.Context) *api.StatusResponse) *stateCollector {
+	return &stateCollector{
+		tables: tables, status: status,
+		rows:      prometheus.NewDesc("weft_agent_table_rows", "Rows of a table by source.", []string{"table", "source"}, nil),
+		synced:    prometheus.NewDesc("weft_agent_table_synced", "1 if the source has delivered everything it has.", []string{"table", "source"}, nil),
+		confirmed: prometheus.NewDesc("weft_agent_table_confirmed_seconds", "Unix time when the source's rows were last known to be right.", []string{"table", "source"}, nil),
+		health:    prometheus.NewDesc("weft_agent_component_healthy", "1 if the line of weft status is ok, 0 if it is not.", []string{"component"}, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.rows
+	ch <- c.synced
+	ch <- c.confirmed
+	ch <- c.health
+}
+
+// Collect implements prometheus.Collector.
+func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, t := range c.tables {
+		for _, s := range t.about().Sources {
+			gauge(c.rows, float64(s.Rows), t.name, s.Name)
+			gauge(c.synced, one(s.Synced), t.name, s.Name)
+			if s.Confirmed != 0 {
+				gauge(c.confirmed, float64(s.Confirmed)/1e9, t.name, s.Name)
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, l := range c.status(ctx).Lines {
+		if l.Health != api.Health_HEALTH_OFF {
+			gauge(c.health, one(l.Health == api.Health_HEALTH_OK), l.Component)
+		}
+	}
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,273 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/weft-net/weft/agent/api"
+	"github.com/weft-net/weft/agent/endpoint"
+	"github.com/weft-net/weft/clustermesh"
+	"github.com/weft-net/weft/kvstore"
+)
+
+// Status judges the node: it asks every part and never waits for one.
+func (a *Agent) Status(context.Context) *api.StatusResponse {
+	s := &api.StatusResponse{
+		Node: a.cfg.Node, Cluster: a.cfg.Cluster, ClusterId: a.cfg.ClusterID, Version: Version(), Started: nanos(a.started),
+		Pid: uint32(os.Getpid()), Mode: a.cfg.Mode, Etcd: a.cfg.Etcd, StateDir: a.cfg.StateDir, Bpffs: a.cfg.BPFFS,
+	}
+	for _, p := range a.cfg.PodCIDRs {
+		s.PodCidrs = append(s.PodCidrs, p.String())
+	}
+	for _, p := range a.cfg.ServiceCIDRs {
+		s.ServiceCidrs = append(s.ServiceCidrs, p.String())
+	}
+	s.Lines = append(s.Lines, a.datapathLines()...)
+	s.Lines = append(s.Lines, sessionLine(a.session.Status()))
+	s.Lines = append(s.Lines, watchLine(a.watches.status()), storeLine(a.stores.status()))
+	s.Lines = append(s.Lines, a.endpointLine(), a.addressLine(), a.identityLine(), a.serviceLine(), a.meshLine(), a.metricsLine())
+	for _, r := range a.mesh.Status().Remotes {
+		s.Remotes = append(s.Remotes, remoteStatus(r))
+	}
+	return s
+}
+
+func ok(component, format string, args ...any) *api.StatusLine {
+	return &api.StatusLine{Component: component, Health: api.Health_HEALTH_OK, Summary: fmt.Sprintf(format, args...)}
+}
+
+// fail makes a line a bad one.
+func fail(l *api.StatusLine, reason, hint string) *api.StatusLine {
+	l.Health, l.Reason, l.Hint = api.Health_HEALTH_FAILED, reason, hint
+	return l
+}
+
+func sessionLine(s kvstore.SessionStatus) *api.StatusLine {
+	l := ok("etcd", "lease %x, lives %v without us", int64(s.Lease.ID), s.TTL)
+	l.Confirmed = nanos(s.Refreshed)
+	switch {
+	case s.LastError != nil:
+		l.Since = nanos(s.LastErrorAt)
+		l.Summary = fmt.Sprintf("away, this node's rows stay %v after the last contact", s.TTL)
+		return fail(l, s.LastError.Error(), storeHint(s.LastError))
+	case s.Lease.Generation == 0:
+		l.Summary = "not connected yet"
+		return fail(l, "no lease", "wait, or check the endpoints in the etcd client file")
+	}
+	return l
+}
+
+// storeHint says what to do about an error of the store.
+func storeHint(err error) string {
+	var at *kvstore.EndpointError
+	if !errors.As(err, &at) {
+		return "see the agent's log"
+	}
+	switch at.Reason {
+	case kvstore.ReasonUnreachable, kvstore.ReasonSilent:
+		return "check that etcd runs at " + at.Endpoint + " and that the network leads there"
+	case kvstore.ReasonFull:
+		return "compact and defragment etcd, or raise its quota"
+	case kvstore.ReasonUnauthorised:
+		return "give the certificate's name the node role: weft store init"
+	}
+	return "check the certificate files that the etcd client file names"
+}
+
+func watchLine(list []namedWatch) *api.StatusLine {
+	l := ok("tables", "%d of our cluster, synced", len(list))
+	var bad, notes []string
+	var oldest time.Time
+	for _, w := range list {
+		s := w.status
+		if oldest.IsZero() || s.LastConfirmed.Before(oldest) {
+			oldest = s.LastConfirmed
+		}
+		switch {
+		case !s.Synced && s.LastError != nil:
+			bad = append(bad, fmt.Sprintf("%s: not synced: %v", w.table, s.LastError))
+		case !s.Synced:
+			bad = append(bad, w.table+": not synced yet")
+		case s.LastError != nil:
+			bad = append(bad, fmt.Sprintf("%s: as of %s: %v", w.table, s.LastConfirmed.Format(time.TimeOnly), s.LastError))
+		}
+		if n := len(s.Rejections); n > 0 {
+			r := s.Rejections[n-1]
+			notes = append(notes, fmt.Sprintf("%s: %d rows refused, one is %s: %s", w.table, n, r.Key, r.Reason))
+		}
+	}
+	l.Confirmed = nanos(oldest)
+	switch {
+	case len(bad) > 0:
+		l.Summary = fmt.Sprintf("%d of %d of our cluster are not up to date; the rows that are there stay in force", len(bad), len(list))
+		return fail(l, strings.Join(bad, "; "), "see the line etcd")
+	case len(notes) > 0:
+		return fail(l, strings.Join(notes, "; "), "repair or delete these keys; the values before stay in force")
+	}
+	return l
+}
+
+func storeLine(list []namedStore) *api.StatusLine {
+	rows, pending := 0, 0
+	var bad []string
+	for _, s := range list {
+		rows += s.status.Rows
+		pending += s.status.Pending
+		if s.status.LastError != nil && s.status.Pending > 0 {
+			bad = append(bad, fmt.Sprintf("%s: %v", s.table, s.status.LastError))
+		}
+	}
+	l := ok("published", "%d rows of this node, %d on their way", rows, pending)
+	if len(bad) > 0 {
+		return fail(l, strings.Join(bad, "; "), "see the line etcd")
+	}
+	return l
+}
+
+func (a *Agent) endpointLine() *api.StatusLine {
+	ready, other := 0, []string{}
+	for _, e := range a.endpoints.List() {
+		switch {
+		case e.Phase == endpoint.Live && e.Identity != 0 && e.Reason == "":
+			o, found := a.datapath.EndpointOutcome(uint16(e.ID))
+			if found && o.Err != nil {
+				other = append(other, fmt.Sprintf("%v: %v", e.FullName(), o.Err))
+				continue
+			}
+			ready++
+		default:
+			other = append(other, strings.TrimSuffix(fmt.Sprintf("%v: %s: %s", e.FullName(), e.State(), e.Reason), ": "))
+		}
+	}
+	l := ok("endpoints", "%d work", ready)
+	if broken := a.endpoints.Broken(); len(broken) > 0 {
+		return fail(l, broken[0].Error(), "repair the file or remove it, then restart the agent; until then nothing is pruned")
+	}
+	if len(other) > 0 {
+		l.Summary = fmt.Sprintf("%d work, %d do not", ready, len(other))
+		return fail(l, strings.Join(first(other, 3), "; "), "weft endpoint list")
+	}
+	return l
+}
+
+func (a *Agent) addressLine() *api.StatusLine {
+	var parts, full []string
+	for _, p := range a.pools {
+		free := p.Free()
+		text := fmt.Sprintf("%v: %d in use", p.Prefix(), p.Used())
+		if free >= 0 {
+			text += fmt.Sprintf(", %d free", free)
+		}
+		parts = append(parts, text)
+		if free == 0 {
+			full = append(full, p.Prefix().String())
+		}
+	}
+	l := ok("addresses", "%s", strings.Join(parts, "; "))
+	if len(full) > 0 {
+		return fail(l, strings.Join(full, ", ")+" has no free address", "delete endpoints, or give the node a larger pod CIDR")
+	}
+	return l
+}
+
+func (a *Agent) identityLine() *api.StatusLine {
+	s := a.allocator.Stats()
+	l := ok("identities", "%d in use here, %d in the mesh", a.allocator.Held().Len(), a.tables.identities.Len())
+	if s.LastError != nil && s.Pending > 0 {
+		l.Summary += fmt.Sprintf(", %d wait for the store", s.Pending)
+		return fail(l, s.LastError.Error(), "see the line etcd; endpoints with known numbers work")
+	}
+	return l
+}
+
+func (a *Agent) serviceLine() *api.StatusLine {
+	l := ok("services", "%d with %d frontends", a.tables.services.Len(), a.tables.frontends.Len())
+	var bad []string
+	for row := range a.tables.services.All() {
+		for _, p := range row.Value.Problems {
+			bad = append(bad, fmt.Sprintf("%v: %v", row.Key, p))
+		}
+	}
+	for row := range a.tables.frontends.All() {
+		if o, found := a.datapath.FrontendOutcome(row.Key); found && o.Err != nil {
+			bad = append(bad, fmt.Sprintf("%v: %v", row.Key, o.Err))
+		}
+	}
+	if len(bad) > 0 {
+		return fail(l, strings.Join(first(bad, 3), "; "), "weft service list")
+	}
+	return l
+}
+
+func (a *Agent) meshLine() *api.StatusLine {
+	s := a.mesh.Status()
+	switch {
+	case s.Directory.Problem != "":
+		return fail(ok("mesh", "%d clusters, as they were", len(s.Remotes)), s.Directory.Problem, "check "+s.Directory.Path)
+	case a.cfg.ClusterMeshDir == "":
+		return off("mesh", "no directory of other clusters", "")
+	case len(s.Remotes) == 0:
+		return off("mesh", "no other clusters", "put an etcd client file named after the cluster into "+a.cfg.ClusterMeshDir)
+	}
+	ready := 0
+	for _, r := range s.Remotes {
+		if r.Phase == clustermesh.PhaseReady {
+			ready++
+		}
+	}
+	return ok("mesh", "%d of %d other clusters ready", ready, len(s.Remotes))
+}
+
+func (a *Agent) metricsLine() *api.StatusLine {
+	if a.cfg.Metrics == "" {
+		return off("metrics", "off", "")
+	}
+	return ok("metrics", "http://%s/metrics", a.cfg.Metrics)
+}
+
+func off(component, summary, hint string) *api.StatusLine {
+	return &api.StatusLine{Component: component, Health: api.Health_HEALTH_OFF, Summary: summary, Hint: hint}
+}
+
+// first cuts a list that would be too long for a line.
+func first(list []string, n int) []string {
+	if len(list) <= n {
+		return list
+	}
+	return append(list[:n:n], fmt.Sprintf("and %d more", len(list)-n))
+}
+
+func remoteStatus(r clustermesh.RemoteStatus) *api.RemoteCluster {
+	v := &api.RemoteCluster{
+		Name: r.Name, Id: r.ID, State: string(r.Phase), Reason: r.Reason, Endpoints: r.Endpoints,
+		Health: api.Health_HEALTH_OK, Confirmed: nanos(r.Heartbeat),
+	}
+	for _, t := range r.Resources {
+		sync := &api.TableSync{
+			Table: string(t.Resource), Synced: t.Synced, Rows: uint64(t.Rows), Confirmed: nanos(t.Confirmed), Revision: t.Revision,
+		}
+		if v.Confirmed == 0 || t.Confirmed.UnixNano() < v.Confirmed && !t.Confirmed.IsZero() {
+			v.Confirmed = sync.Confirmed
+		}
+		v.Synced = append(v.Synced, sync)
+		if t.Faults > 0 && v.Reason == "" {
+			v.Reason = fmt.Sprintf("%d rows of %s refused, one is %s: %s", t.Faults, t.Resource, t.LastKey, t.LastReason)
+			v.Hint = "its operator must repair these rows; nothing of them is in force"
+		}
+	}
+	if r.Phase != clustermesh.PhaseReady {
+		v.Health = api.Health_HEALTH_FAILED
+		v.Since = nanos(r.LastErrorAt)
+		if v.Reason == "" {
+			v.Reason = r.LastError
+		}
+	}
+	return v
+}
