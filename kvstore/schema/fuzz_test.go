@@ -67,6 +67,7 @@ func FuzzEndpoint(f *testing.F)      { fuzz(f, Endpoints(c3), "n1/432", "endpoin
 func FuzzDefinition(f *testing.F)    { fuzz(f, Definitions(), "default/web", "definitions/*") }
 func FuzzVIP(f *testing.F)           { fuzz(f, VIPs(), "10.96.0.9", "vips/*") }
 func FuzzOwner(f *testing.F)         { fuzz(f, Owners(), "n1", "owners/*") }
+func FuzzResting(f *testing.F)       { fuzz(f, Restings(c3), "196866", "restings/*") }
 func FuzzClusterConfig(f *testing.F) { fuzz(f, ClusterConfigs(), "c3", "cluster-config/*") }
 
 // Identities are read with fewer demands than they are written: a peer's label string need not end

@@ -225,6 +225,13 @@ func TestGolden_OwnRows(t *testing.T) {
 		o := Owner{Epoch: "00112233445566778899aabbccddeeff", Rows: 12, Complete: true}
 		golden(t, Owners(), "weft/v1/owners/n1", "owners/n1.json", o, o)
 	})
+	t.Run("resting", func(t *testing.T) {
+		r := Resting{
+			Freed:  time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC),
+			Labels: "k8s:app=old;k8s:io.cilium.k8s.policy.cluster=c3;",
+		}
+		golden(t, Restings(c3), "weft/v1/resting/196866", "restings/196866.json", r, r)
+	})
 	t.Run("epoch", func(t *testing.T) {
 		want := readGolden(t, "epoch/epoch.json")
 		e, err := DecodeEpoch(want)
