@@ -606,3 +606,38 @@ func TestNew_BadConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestMesh_AsUserRemote mirrors with no more rights than a store gives to other clusters, and says
+// what is wrong with a name that has none.
+func TestMesh_AsUserRemote(t *testing.T) {
+	ca := kvstoretest.NewCA(t, "theirs")
+	s := kvstoretest.Start(t, kvstoretest.Options{CA: ca, Name: "server"})
+	as := func(user string) kvstore.Config {
+		cfg := s.ClientConfig()
+		cfg.CAFile = ca.File
+		cfg.CertFile, cfg.KeyFile = ca.Issue(t, user, time.Hour)
+		return cfg
+	}
+	c := &cluster{s, t, "far", 2, kvstoretest.NewClient(t, as(kvstore.UserRoot))}
+	if _, err := kvstore.Init(t.Context(), c.client, kvstore.InitConfig{Cluster: "far"}); err != nil {
+		t.Fatal(err)
+	}
+	c.config(schema.ClusterConfig{ID: 2, SyncedCanaries: true})
+	c.fill(2)
+	c.put(schema.HeartbeatKey, "2026-01-02T15:04:05Z")
+	for _, r := range []schema.Resource{schema.ResourceNodes, schema.ResourceIPs, schema.ResourceIdentities, schema.ResourceServices} {
+		c.put(schema.SyncedKey("far", r, false), "2026-01-02T15:04:05Z")
+	}
+	b := newBench(t, nil)
+	b.add("far", as("stranger"))
+	b.phase("far", PhaseConnecting, "our certificate's name may not do this")
+	b.add("far", as(kvstore.UserRemote))
+	b.phase("far", PhaseReady, "")
+	b.wantRows("far", one)
+	kvstoretest.Eventually(t, func() string {
+		if b.remote("far").Heartbeat.IsZero() {
+			return "no heartbeat"
+		}
+		return ""
+	})
+}
