@@ -11,11 +11,9 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-)
 
-// EpochKey holds a random number that is written once in the life of a store (Init). A store with
-// another number is another store.
-const EpochKey = "weft/v1/epoch"
+	"github.com/weft-net/weft/kvstore/schema"
+)
 
 // Continuity says whether a store that answers is the one that answered before, with the history
 // it had.
@@ -115,8 +113,8 @@ func (l *lineage) compare(ctx context.Context, c *Client, at int64) (Continuity,
 // or may not be read by this client, and a cluster id of 0 is not known.
 func readEpoch(ctx context.Context, c *Client) (epoch string, clusterID uint64, err error) {
 	var resp *clientv3.GetResponse
-	err = c.do(ctx, "get "+EpochKey, func(ctx context.Context) (err error) {
-		resp, err = c.etcd.Get(ctx, EpochKey)
+	err = c.do(ctx, "get "+schema.EpochKey, func(ctx context.Context) (err error) {
+		resp, err = c.etcd.Get(ctx, schema.EpochKey)
 		return err
 	})
 	var denied *EndpointError

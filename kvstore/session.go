@@ -65,7 +65,7 @@ type Lease struct {
 type SessionStatus struct {
 	Lease       Lease
 	TTL         time.Duration
-	Refreshed   time.Time // last answer of the store
+	Refreshed   time.Time // the store knew the lease at this time; it lives for TTL from then on
 	LastError   error     // nil while refreshed
 	LastErrorAt time.Time
 }
@@ -137,6 +137,21 @@ func (s *Session) Lease(ctx context.Context) (clientv3.LeaseID, uint64, error) {
 	return l.ID, l.Generation, err
 }
 
+// Next waits for a lease of a generation after the one seen.
+func (s *Session) Next(ctx context.Context, seen uint64) (clientv3.LeaseID, uint64, error) {
+	for {
+		l, changed := s.Current()
+		if l.Generation > seen {
+			return l.ID, l.Generation, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, 0, fmt.Errorf("wait for a new lease: %w", ctx.Err())
+		}
+	}
+}
+
 // Lost tells the session that the store does not know the lease of a generation. Whoever gets
 // ErrLeaseNotFound from a put calls it, so that nobody waits for the next keep-alive.
 func (s *Session) Lost(generation uint64) {
@@ -144,7 +159,7 @@ func (s *Session) Lost(generation uint64) {
 	current := s.st.Lease.Generation == generation && generation != 0
 	s.mu.Unlock()
 	if current {
-		s.set(Lease{}, ErrLeaseLost)
+		s.set(Lease{}, time.Time{}, ErrLeaseLost)
 		select {
 		case s.wake <- struct{}{}:
 		default:
@@ -153,10 +168,10 @@ func (s *Session) Lost(generation uint64) {
 }
 
 // set replaces the lease; one of generation 0 is none.
-func (s *Session) set(l Lease, err error) {
+func (s *Session) set(l Lease, at time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.noteLocked(err)
+	s.noteLocked(at, err)
 	if s.st.Lease != l {
 		s.st.Lease = l
 		s.last = max(s.last, l.Generation)
@@ -198,45 +213,47 @@ func (s *Session) round(ctx context.Context) error {
 	if l.Generation == 0 {
 		return s.grant(ctx)
 	}
+	began := time.Now()
 	err := s.refresh(ctx, l.ID)
 	if errors.Is(err, ErrLeaseLost) {
 		s.log.Info("lease lost", "lease", leaseName(l.ID), "generation", l.Generation)
-		s.set(Lease{}, err)
+		s.set(Lease{}, time.Time{}, err)
 		return s.grant(ctx)
 	}
-	s.note(err)
+	s.note(began, err)
 	return err
 }
 
 // note records what the store said of the lease that there is.
-func (s *Session) note(err error) {
+func (s *Session) note(at time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.noteLocked(err)
+	s.noteLocked(at, err)
 }
 
-func (s *Session) noteLocked(err error) {
+func (s *Session) noteLocked(at time.Time, err error) {
 	if err == nil {
-		s.st.Refreshed, s.st.LastError = time.Now(), nil
+		s.st.Refreshed, s.st.LastError = at, nil
 	} else {
 		s.st.LastError, s.st.LastErrorAt = err, time.Now()
 	}
 }
 
 func (s *Session) grant(ctx context.Context) error {
+	began := time.Now()
 	var resp *clientv3.LeaseGrantResponse
 	err := s.c.do(ctx, "take a lease", func(ctx context.Context) (err error) {
 		resp, err = s.c.etcd.Grant(ctx, int64(max(time.Second, s.cfg.TTL)/time.Second))
 		return err
 	})
 	if err != nil {
-		s.set(Lease{}, err)
+		s.set(Lease{}, began, err)
 		return err
 	}
 	s.mu.Lock()
 	generation := s.last + 1
 	s.mu.Unlock()
-	s.set(Lease{resp.ID, generation}, nil)
+	s.set(Lease{resp.ID, generation}, began, nil)
 	s.log.Info("lease taken", "lease", leaseName(resp.ID), "generation", generation, "ttl", s.cfg.TTL)
 	return nil
 }
@@ -279,7 +296,7 @@ func (s *Session) end() {
 	if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		s.log.Info("lease not revoked, it ends by itself", "lease", leaseName(l.ID), "error", err)
 	}
-	s.set(Lease{}, ErrLeaseLost)
+	s.set(Lease{}, time.Time{}, ErrLeaseLost)
 }
 
 // leaseName is how etcd's tools print a lease.
