@@ -24,6 +24,9 @@ const attempts = 16
 // ErrContended says that others wrote the same rows at every attempt.
 var ErrContended = errors.New("others keep writing the same rows: try again")
 
+// ErrNoCIDR says that a service wants an address and nobody knows from where.
+var ErrNoCIDR = errors.New("no service CIDR to take an address from: set service-cidrs, or write vips (an empty list makes the service headless)")
+
 // TakenError says that a virtual address that was asked for belongs to another service.
 type TakenError struct {
 	Addr netip.Addr
@@ -36,9 +39,9 @@ func (e *TakenError) Error() string {
 }
 
 // Add writes a definition, new or in place of one of the same name, and the rows of its virtual
-// addresses. If it asks for allocation it keeps the addresses that it has, and takes one from each
-// CIDR whose family it has none of; cidrs holds at most one of each family. The result is the
-// definition as it stands in the store.
+// addresses. If it asks for allocation it keeps the addresses that it has, and takes one of each family
+// that it lacks from the CIDRs, in their order. The result is the definition as it stands in the
+// store.
 func Add(ctx context.Context, c *kvstore.Client, p service.Parsed, cidrs []netip.Prefix) (schema.Definition, error) {
 	for range attempts {
 		d, again, err := add(ctx, c, p, cidrs)
@@ -105,23 +108,35 @@ func add(ctx context.Context, c *kvstore.Client, p service.Parsed, cidrs []netip
 	return d, !resp.Succeeded, nil
 }
 
-// allocate keeps what the service has and takes what it lacks.
+// allocate keeps what the service has and takes what it lacks: of each family one address, from the
+// first CIDR that has one left.
 func allocate(key schema.DefinitionKey, old []netip.Addr, cidrs []netip.Prefix, held map[netip.Addr]holder) ([]netip.Addr, error) {
+	if len(cidrs) == 0 && len(old) == 0 {
+		return nil, ErrNoCIDR
+	}
 	out := slices.Clone(old)
-	for _, cidr := range cidrs {
-		if slices.ContainsFunc(out, func(a netip.Addr) bool { return a.Is4() == cidr.Addr().Is4() }) {
+	for _, v6 := range []bool{false, true} {
+		if slices.ContainsFunc(out, func(a netip.Addr) bool { return a.Is6() == v6 }) {
 			continue
 		}
-		a, err := service.NextAddress(cidr, startOf(key, cidr), func(a netip.Addr) bool {
-			_, taken := held[a]
-			return taken
-		})
-		if err != nil {
-			return nil, err
+		var full error
+		for _, cidr := range cidrs {
+			if cidr.Addr().Is6() != v6 {
+				continue
+			}
+			a, err := service.NextAddress(cidr, startOf(key, cidr), func(a netip.Addr) bool {
+				_, taken := held[a]
+				return taken
+			})
+			if full = err; err == nil {
+				out = append(out, a)
+				break
+			}
 		}
-		out = append(out, a)
+		if full != nil {
+			return nil, full
+		}
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
 	return out, nil
 }
 

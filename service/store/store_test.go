@@ -162,6 +162,24 @@ func TestAdd_ManyAtOnce(t *testing.T) {
 	}
 }
 
+func TestAdd_CIDRs(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	c := s.Client()
+	if _, err := Add(t.Context(), c, parsed(web), nil); !errors.Is(err, ErrNoCIDR) {
+		t.Errorf("no CIDR: %v", err)
+	}
+	// The second of a family is for when the first is full.
+	small := netip.MustParsePrefix("10.97.0.1/32")
+	one, err := Add(t.Context(), c, parsed(web), []netip.Prefix{small, cidr4})
+	if err != nil || len(one.VIPs) != 1 || !small.Contains(one.VIPs[0]) {
+		t.Errorf("first: %v, %v", one.VIPs, err)
+	}
+	two, err := Add(t.Context(), c, parsed(schema.DefinitionKey{Namespace: "default", Name: "db"}), []netip.Prefix{small, cidr4})
+	if err != nil || len(two.VIPs) != 1 || !cidr4.Contains(two.VIPs[0]) {
+		t.Errorf("second: %v, %v", two.VIPs, err)
+	}
+}
+
 // TestAdd_UnreadableRows covers what somebody else wrote: an address row that makes no sense still
 // holds its address, and a definition that makes none is replaced.
 func TestAdd_UnreadableRows(t *testing.T) {
