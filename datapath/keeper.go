@@ -38,6 +38,7 @@ type report struct {
 	err         error
 	corrections []correction // settings that somebody else had changed, newest last
 	restored    int          // routes put back since start
+	restoredAt  time.Time    // the last time
 	refused     []string     // pod CIDRs that get no route, and why
 	forward     []string     // firewall chains that drop what is forwarded
 	forwardErr  error
@@ -73,7 +74,7 @@ func (k *keeper) Kick() {
 }
 
 // Comparisons are at least this far apart, for bursts of announcements.
-const keepEvery = 100 * time.Millisecond
+const keepEvery = 50 * time.Millisecond
 
 // Run compares until ctx ends. Failures are no end: they stand in the status, and are tried again.
 func (k *keeper) Run(ctx context.Context) error {

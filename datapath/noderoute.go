@@ -128,6 +128,7 @@ func (k *keeper) ensureRoutes(r *report, u underlay, dev hostDevices, first bool
 			errs = append(errs, err)
 		} else if !first && k.applied[p] == rt {
 			r.restored++
+			r.restoredAt = r.at
 		}
 	}
 	k.applied = want

@@ -4,6 +4,8 @@
 package datapath
 
 import (
+	"context"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -31,3 +33,11 @@ func eventually(t *testing.T, check func() error) {
 		}
 	}
 }
+
+// contextOf ends with the test at the latest.
+func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
+	return context.WithCancel(context.Background())
+}
+
+func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
