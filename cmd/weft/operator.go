@@ -1,20 +1,63 @@
-// Copyright The weft Authors
+// Copyright The Weft Authors
 // SPDX-License-Identifier: Apache-2.0
 
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weft-net/weft/internal/metrics"
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/operator"
 )
 
-func operatorCommand(_ *app) *cobra.Command {
-	var file string
+func operatorCommand(a *app) *cobra.Command {
+	var file, level, format string
 	cmd := &cobra.Command{
-		Use: "operator", Short: "Run the once-per-cluster work", Args: atMost(0),
-		RunE: func(*cobra.Command, []string) error { return errors.New("operator: not in this build") },
+		Use: "operator", Short: "Run the once-per-cluster work",
+		Long: "Run the once-per-cluster work: heartbeat, cluster-config, publishing of global services, collection of\n" +
+			"unused identities, compaction. Several may run; one leads. Packets do not need it.",
+		Args: atMost(0),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if file == "" {
+				return usage(cmd, errors.New("give the file of settings with --config FILE"))
+			}
+			cfg, err := operator.ReadConfig(file)
+			if err != nil {
+				return err
+			}
+			etcd, err := kvstore.ReadConfigFile(cfg.Etcd)
+			if err != nil {
+				return err
+			}
+			log := newLogger(a, level, format)
+			client, err := kvstore.New(etcd, log.With("part", "etcd"))
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, client.Close()) }()
+			registry := metrics.NewRegistry()
+			o, err := operator.New(cfg, client, registry, log.With("part", "operator"))
+			if err != nil {
+				return err
+			}
+			g, ctx := errgroup.WithContext(cmd.Context())
+			g.Go(func() error { return o.Run(ctx) })
+			g.Go(func() error { return metrics.Serve(ctx, cfg.Metrics, registry) })
+			if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("operator: %w", err)
+			}
+			return nil
+		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "YAML file of settings")
+	flags := cmd.Flags()
+	flags.StringVar(&file, "config", a.getenv("WEFT_CONFIG", ""), "YAML file of settings (WEFT_CONFIG)")
+	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&format, "log-format", "text", "text or json")
 	return cmd
 }

@@ -1,0 +1,140 @@
+// Copyright The Weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package operator
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+// Config is everything an operator is told.
+type Config struct {
+	Name        string // of this candidate, shown as the leader's name
+	Cluster     string
+	ClusterID   uint32
+	MaxClusters uint32 // 255 or 511, equal in the whole mesh
+	Etcd        string // etcd client file of the cluster's store
+	Metrics     string // address:port of the Prometheus metrics; empty: off
+
+	LeaderTTL  time.Duration // how long a leader that died keeps others waiting
+	Retry      time.Duration // pause after a lost leadership or an unreachable store
+	Heartbeat  time.Duration // readers take twice 60 s of silence for a dead control plane
+	IdentityGC time.Duration // between two rounds; not shorter than the lease of nodes
+	Compact    time.Duration // between two compactions
+	Keep       time.Duration // history that a compaction leaves, for watches that resume
+}
+
+// DefaultConfig returns a Config that lacks only name, cluster, cluster-id and etcd. The heartbeat
+// and the interval of the garbage collection are those that Cilium's readers and nodes expect.
+func DefaultConfig() Config {
+	return Config{
+		MaxClusters: 255, LeaderTTL: 15 * time.Second, Retry: time.Second, Heartbeat: time.Minute,
+		IdentityGC: kvstore.DefaultLeaseTTL, Compact: 5 * time.Minute, Keep: 10 * time.Minute,
+	}
+}
+
+// Validate returns all that is wrong, joined.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Name == "" {
+		errs = append(errs, errors.New("name: is missing; give one that no other operator of the cluster has"))
+	}
+	if err := schema.CheckClusterName(c.Cluster); err != nil {
+		errs = append(errs, fmt.Errorf("cluster: %w", err))
+	}
+	if c.MaxClusters != 255 && c.MaxClusters != 511 {
+		errs = append(errs, fmt.Errorf("max-clusters: %d is neither 255 nor 511", c.MaxClusters))
+	} else if err := schema.CheckClusterID(c.ClusterID, c.MaxClusters); err != nil {
+		errs = append(errs, fmt.Errorf("cluster-id: %w", err))
+	}
+	for name, d := range map[string]time.Duration{
+		"leader-ttl": c.LeaderTTL, "retry": c.Retry, "heartbeat": c.Heartbeat, "identity-gc": c.IdentityGC,
+		"compact": c.Compact, "keep": c.Keep,
+	} {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("%s: %v is not a positive duration", name, d))
+		}
+	}
+	if c.LeaderTTL > 0 && c.LeaderTTL < 2*time.Second {
+		errs = append(errs, fmt.Errorf("leader-ttl: %v is too short; etcd counts leases in seconds, 15s is usual", c.LeaderTTL))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) scope() schema.Scope {
+	return schema.Scope{Cluster: c.Cluster, ClusterID: c.ClusterID, MaxClusters: c.MaxClusters}
+}
+
+// configFile is the YAML form of a Config. What is absent keeps its default.
+type configFile struct {
+	Name        *string `json:"name"`
+	Cluster     *string `json:"cluster"`
+	ClusterID   *uint32 `json:"cluster-id"`
+	MaxClusters *uint32 `json:"max-clusters"`
+	Etcd        *string `json:"etcd"`
+	Metrics     *string `json:"metrics"`
+	LeaderTTL   *string `json:"leader-ttl"`
+	Heartbeat   *string `json:"heartbeat"`
+	IdentityGC  *string `json:"identity-gc"`
+	Compact     *string `json:"compact"`
+	Keep        *string `json:"keep"`
+}
+
+// ReadConfig reads a YAML file on top of the defaults. A key that is not known is an error that
+// names it.
+func ReadConfig(file string) (Config, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return Config{}, fmt.Errorf("operator configuration: %w", err)
+	}
+	c, err := parseConfig(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("operator configuration %s: %w", file, err)
+	}
+	return c, nil
+}
+
+func parseConfig(b []byte) (Config, error) {
+	var f configFile
+	if err := yaml.UnmarshalStrict(b, &f); err != nil {
+		return Config{}, err
+	}
+	c := DefaultConfig()
+	set(&c.Name, f.Name)
+	set(&c.Cluster, f.Cluster)
+	set(&c.ClusterID, f.ClusterID)
+	set(&c.MaxClusters, f.MaxClusters)
+	set(&c.Etcd, f.Etcd)
+	set(&c.Metrics, f.Metrics)
+	for key, d := range map[string]struct {
+		to   *time.Duration
+		text *string
+	}{
+		"leader-ttl": {&c.LeaderTTL, f.LeaderTTL}, "heartbeat": {&c.Heartbeat, f.Heartbeat},
+		"identity-gc": {&c.IdentityGC, f.IdentityGC}, "compact": {&c.Compact, f.Compact}, "keep": {&c.Keep, f.Keep},
+	} {
+		if d.text == nil {
+			continue
+		}
+		v, err := time.ParseDuration(*d.text)
+		if err != nil {
+			return Config{}, fmt.Errorf("%s: %q is not a duration; write it as 90s or 5m", key, *d.text)
+		}
+		*d.to = v
+	}
+	return c, c.Validate()
+}
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}

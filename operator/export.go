@@ -1,0 +1,109 @@
+// Copyright The Weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package operator
+
+import (
+	"context"
+	"log/slog"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/service"
+	"github.com/weft-net/weft/state"
+)
+
+// exporter publishes the global services of the cluster for the others. Its rows carry no lease: an
+// operator that is down withdraws no service. It is their one writer and prunes them.
+type exporter struct {
+	cfg         Config
+	client      *kvstore.Client
+	log         *slog.Logger
+	definitions *state.Table[schema.DefinitionKey, schema.Definition]
+	endpoints   *state.Table[schema.EndpointKey, schema.Endpoint]
+	exports     *state.Table[schema.ServiceKey, schema.ClusterService]
+}
+
+// Sources of the exporter's tables.
+const (
+	fromStore state.Source = "etcd"
+	derived   state.Source = "derived"
+)
+
+// batch is how many changes one round of the derivation takes.
+const batch = 1000
+
+func newExporter(cfg Config, client *kvstore.Client, log *slog.Logger) *exporter {
+	return &exporter{
+		cfg: cfg, client: client, log: log,
+		definitions: state.NewTable[schema.DefinitionKey]("definitions", schema.Definition.Equal),
+		endpoints:   state.NewTable[schema.EndpointKey]("endpoints", schema.Endpoint.Equal),
+		exports:     state.NewTable[schema.ServiceKey]("exports", schema.ClusterService.Equal),
+	}
+}
+
+// Run publishes until ctx ends.
+func (e *exporter) Run(ctx context.Context) error {
+	e.definitions.Expect(fromStore)
+	e.endpoints.Expect(fromStore)
+	watch := kvstore.WatchConfig{Source: fromStore}
+	definitions := kvstore.NewWatch(e.client, schema.Definitions(), e.definitions, watch, e.log)
+	endpoints := kvstore.NewWatch(e.client, schema.Endpoints(e.cfg.scope()), e.endpoints, watch, e.log)
+	publish := kvstore.NewStore(e.client, nil, schema.Services(e.cfg.scope()), e.exports,
+		kvstore.StoreConfig[schema.ServiceKey, schema.ClusterService]{
+			Owns:    func(k schema.ServiceKey, _ schema.ClusterService) bool { return k.Cluster == e.cfg.Cluster },
+			Enforce: true,
+		}, e.log)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, run := range []func(context.Context) error{definitions.Run, endpoints.Run, publish.Run, e.derive} {
+		g.Go(func() error { return run(ctx) })
+	}
+	return g.Wait()
+}
+
+// derive turns definitions and endpoints into exports. Nothing is written before both are synced: a
+// service seen without its endpoints would lose its backends in every other cluster.
+func (e *exporter) derive(ctx context.Context) error {
+	definitions, endpoints := e.definitions.Cursor(), e.endpoints.Cursor()
+	defer definitions.Close()
+	defer endpoints.Close()
+	index := service.NewIndex(service.Config{Cluster: e.cfg.Cluster, ClusterID: e.cfg.ClusterID})
+	waiting, complete := map[schema.DefinitionKey]bool{}, false
+	return state.Derive(ctx, e.exports, derived, func() error {
+		for _, c := range definitions.Next(batch) {
+			if c.Deleted {
+				index.DeleteDefinition(c.Key)
+			} else {
+				index.SetDefinition(c.Key, c.Value)
+			}
+		}
+		for _, c := range endpoints.Next(batch) {
+			if c.Deleted {
+				index.DeleteEndpoint(c.Key)
+			} else {
+				index.SetEndpoint(c.Key, c.Value)
+			}
+		}
+		for _, name := range index.Flush().Services {
+			waiting[name] = true
+		}
+		complete = complete || definitions.Synced() && endpoints.Synced()
+		if !complete {
+			return nil
+		}
+		e.exports.Update(func(w *state.Writer[schema.ServiceKey, schema.ClusterService]) {
+			for name := range waiting {
+				key := schema.ServiceKey{Cluster: e.cfg.Cluster, Namespace: name.Namespace, Name: name.Name}
+				if s, ok := index.Export(name); ok {
+					w.Put(derived, 0, key, s)
+				} else {
+					w.Delete(derived, 0, key)
+				}
+			}
+		})
+		clear(waiting)
+		return nil
+	}, definitions, endpoints)
+}
