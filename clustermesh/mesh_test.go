@@ -40,8 +40,14 @@ func TestMesh_MirrorsARemote(t *testing.T) {
 	b.wantRows("far", [4]int{1, 2, 1, 0})
 
 	kvstoretest.Eventually(t, func() string {
-		if b.remote("far").Heartbeat.IsZero() {
+		st := b.remote("far")
+		if st.Heartbeat.IsZero() {
 			return "no heartbeat"
+		}
+		for _, r := range st.Resources {
+			if !r.Connected {
+				return fmt.Sprintf("%s is not followed yet", r.Resource)
+			}
 		}
 		return ""
 	})

@@ -30,7 +30,7 @@ const (
 	PhaseRefused Phase = "refused"
 	// PhaseSyncing: rows are on their way.
 	PhaseSyncing Phase = "syncing"
-	// PhaseReady: every resource was listed and is followed.
+	// PhaseReady: every resource was listed, and its store answers.
 	PhaseReady Phase = "ready"
 	// PhaseAway: every resource was listed, and the connection is lost; rows stay as they were.
 	PhaseAway Phase = "away"
