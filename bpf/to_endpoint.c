@@ -19,8 +19,8 @@ int to_endpoint(struct __sk_buff *skb)
 	enum drop_reason reason;
 
 	reason = parse(skb, &pkt, skb->protocol, ETHERNET);
-	/* The host asks for the endpoint's link address. */
-	if (reason == DROP_PROTOCOL || (pkt.key.family == 6 && pkt.icmp >= ICMPV6_SOLICIT && pkt.icmp <= ICMPV6_ADVERT))
+	/* Neighbour and listener discovery: the host asks for the endpoint's link address. */
+	if (reason == DROP_PROTOCOL || (pkt.key.family == 6 && pkt.icmp >= ICMPV6_LISTENER && pkt.icmp <= ICMPV6_REPORT))
 		return TCX_PASS;
 	if (unlikely(reason))
 		return drop(skb, &pkt, reason);

@@ -54,8 +54,9 @@ static __always_inline void promote(const struct flow_key *key)
 /* track is called for the first reply of a connection and for SYN, FIN and RST. The entry may be
  * in another table afterwards. False: a SYN begins a new connection where the old one was closing.
  */
-__global bool track(struct packet *pkt)
+__global bool track(const struct packet *pkt)
 {
+	struct settings *settings;
 	struct flow *twin, *flow;
 	struct flow_key key;
 
@@ -72,10 +73,10 @@ __global bool track(struct packet *pkt)
 		set_state(flow, FLOW_REPLIED);
 		if (twin)
 			set_state(twin, FLOW_REPLIED);
-		if (pkt->young) {
+		settings = read_settings();
+		if (settings && settings->young) {
 			promote(&key);
 			promote(&pkt->key);
-			pkt->young = false;
 			twin = find_flow(&key);
 			flow = find_flow(&pkt->key);
 			if (!flow)

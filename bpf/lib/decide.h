@@ -53,6 +53,9 @@ static __always_inline enum drop_reason remote_end(struct end *end, __u32 index)
 	ipv6 = node->flags & NODE_IPV6;
 	end->node = index;
 	end->state |= FLOW_LEAVES;
+	/* Row 0 is this node: the routes know the way. */
+	if (!index)
+		return DROP_NONE;
 	if (!(node->flags & NODE_TUNNEL))
 		return DROP_NONE;
 	if (is_zero(ipv6 ? node->ipv6 : node->ipv4) || is_zero(ipv6 ? self->ipv6 : self->ipv4))
@@ -79,7 +82,7 @@ __global enum drop_reason find_end(struct end *end, const struct address_key *ad
 		end->host = true;
 		return DROP_NONE;
 	}
-	if (row->node)
+	if (row->node || row->flags & IPCACHE_NODE || is_cluster_identity(row->identity))
 		return remote_end(end, row->node);
 	return DROP_NONE;
 }
@@ -194,15 +197,20 @@ static __always_inline void mirror(struct flow *twin, const struct flow_key *key
 	twin->seen = flow->seen;
 }
 
-/* store writes an entry into the table it belongs to, and into the other one if that is full. */
-static __always_inline bool store(const struct flow_key *key, const struct flow *flow, bool young)
+/* store writes an entry, in place if there is one: into flows_young when connections are to begin
+ * there, else into flows, and into flows_young if that is full. It is in one table at a time.
+ */
+static __always_inline bool store(const struct flow_key *key, const struct flow *flow, bool pressure)
 {
-	struct settings *settings;
+	struct settings *settings = read_settings();
+	bool young;
 
-	if (!young && !map_update(&flows, key, flow, BPF_ANY))
+	if (!settings)
+		return false;
+	young = settings->young && map_lookup(&flows_young, key);
+	if (!young && !map_update(&flows, key, flow, pressure ? BPF_EXIST : BPF_ANY))
 		return true;
-	settings = read_settings();
-	if (settings && !settings->young)
+	if (!settings->young)
 		settings->young = 1;
 	return !map_update(&flows_young, key, flow, BPF_ANY);
 }
@@ -228,8 +236,8 @@ static __always_inline void report_new(const struct packet *pkt, const struct fl
 	end_event(event);
 }
 
-/* keep_other tells whether the twin's place is taken by another connection that lives: one that
- * differs only in how it is translated. It keeps its entry; the new one has only its own.
+/* keep_other tells whether the twin's place is taken by another connection that is established:
+ * one that differs only in how it is translated. It keeps its entry; the new one has only its own.
  */
 static __always_inline bool keep_other(const struct flow_key *mine, const struct flow_key *key, const struct flow *there)
 {
@@ -237,7 +245,7 @@ static __always_inline bool keep_other(const struct flow_key *mine, const struct
 	__be16 source_port = there->state & FLOW_SOURCE ? there->port : key->source_port;
 	__be16 destination_port = there->state & FLOW_DESTINATION ? there->port : key->destination_port;
 
-	if (there->state & FLOW_CLOSING)
+	if (!(there->state & FLOW_REPLIED) || there->state & FLOW_CLOSING)
 		return false;
 	return !same_address(new_destination(key, there), mine->source) || !same_address(source, mine->destination) ||
 	       destination_port != mine->source_port || source_port != mine->destination_port;
@@ -256,25 +264,31 @@ __global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
 	enum drop_reason reason;
 	struct settings *settings;
 	struct flow *there, *old = NULL;
-	bool pass = false, young;
+	bool pass = false, pressure;
 
-	if (!pkt)
+	settings = read_settings();
+	if (!pkt || !settings)
 		return TCX_DROP;
-	young = pkt->young;
+	pressure = settings->pressure;
 	if (renew)
 		old = find_flow(&pkt->key);
 	if (old) {
 		flow = *old;
 	} else {
-		settings = read_settings();
-		young = settings && settings->pressure;
 		flow.seen = now();
 		if (is_multicast(&pkt->key)) {
+			if (pkt->origin == ORIGIN_NETWORK)
+				goto pass;
 			reason = DROP_MULTICAST;
 			goto refuse;
 		}
-		if (pkt->tcp_flags & TCP_SYN)
+		if ((pkt->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 			flow.state |= FLOW_OPENED;
+		/* The last packets of a connection that was forgotten must not open one that lives long. */
+		if (pkt->tcp_flags & TCP_RST)
+			flow.state |= FLOW_RESET | FLOW_CLOSED;
+		else if (pkt->tcp_flags & TCP_FIN)
+			flow.state |= FLOW_FIN;
 		if (pkt->origin == ORIGIN_ENDPOINT || pkt->origin == ORIGIN_HOST) {
 			reason = choose_backend(&pkt->key, &flow);
 			if (reason)
@@ -310,12 +324,12 @@ __global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
 	twin.identity = receiver.identity;
 	towards(&twin, &sender);
 
-	if (!store(&pkt->key, &flow, young)) {
+	if (!store(&pkt->key, &flow, pressure)) {
 		reason = DROP_FLOWS_FULL;
 		goto refuse;
 	}
 	if (!there || !keep_other(&pkt->key, &other, there))
-		store(&other, &twin, young);
+		store(&other, &twin, pressure);
 	if (!old)
 		report_new(pkt, &flow, &twin);
 	return DECIDED;

@@ -24,7 +24,7 @@ enum ipcache_flags {
 
 struct ipcache_entry {
 	__u32 identity;
-	__u32 node; /* index into nodes; 0: reached without a tunnel, by the node's routes */
+	__u32 node; /* index into nodes; 0: not known, endpoints there are reached by routes */
 	__u16 endpoint; /* slot, when it is an endpoint of this node; else 0 */
 	__u16 flags; /* enum ipcache_flags */
 };
@@ -36,6 +36,14 @@ enum identity {
 	IDENTITY_WORLD = 2,
 	IDENTITY_REMOTE_NODE = 6,
 };
+
+/* is_cluster_identity tells the identity of an endpoint of some cluster from those of the world:
+ * of reserved numbers, and of prefixes, which are local to a node and have a bit above the 24.
+ */
+static __always_inline bool is_cluster_identity(__u32 identity)
+{
+	return identity >= 256 && identity < 1 << 24;
+}
 
 /* Exact addresses. */
 struct {

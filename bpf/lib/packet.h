@@ -36,7 +36,6 @@ struct packet {
 	__u8 ttl;
 	__u8 fragment; /* enum fragment_part */
 	__u8 icmp; /* type, if ICMP of either family */
-	bool young; /* the entry was found in flows_young */
 	bool error; /* an ICMP error: the key is not a connection's */
 } __attribute__((aligned(8)));
 

@@ -42,8 +42,11 @@ enum {
 	ICMPV6_PARAMETER = 4,
 	ICMPV6_ECHO = 128,
 	ICMPV6_ECHO_REPLY = 129,
+	ICMPV6_LISTENER = 130, /* first of multicast listener and neighbour discovery */
 	ICMPV6_SOLICIT = 135,
 	ICMPV6_ADVERT = 136,
+	ICMPV6_REDIRECT = 137,
+	ICMPV6_REPORT = 143, /* listener discovery, version 2: last of them */
 };
 
 struct ethernet {

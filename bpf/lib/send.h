@@ -4,7 +4,9 @@
 /* The way of a packet through its flow: look up, or decide, then send. */
 #pragma once
 
+#include "answer.h"
 #include "decide.h"
+#include "related.h"
 #include "rewrite.h"
 #include "route.h"
 #include "tunnel.h"
@@ -77,14 +79,14 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *pkt, stru
 			return drop(skb, pkt, reason);
 	}
 	if (unlikely(too_big(skb, pkt, flow)))
-		return drop(skb, pkt, DROP_TOO_BIG);
+		return refuse(skb, pkt, flow->mtu);
 	if (pkt->origin == ORIGIN_ENDPOINT) {
 		if (unlikely(pkt->ttl <= 1))
-			return drop(skb, pkt, DROP_TTL);
+			return refuse(skb, pkt, 0);
 		if (unlikely(!age(skb, pkt)))
 			return drop(skb, pkt, DROP_REWRITE);
 	}
-	if (flow->state & FLOW_TRANSLATED && unlikely(!translate(skb, pkt, flow)))
+	if (flow->state & FLOW_TRANSLATED && !pkt->error && unlikely(!translate(skb, pkt, flow)))
 		return drop(skb, pkt, DROP_REWRITE);
 	if (flow->state & FLOW_TUNNEL) {
 		reason = encapsulate(skb, pkt, flow);
@@ -112,11 +114,11 @@ static __always_inline int send(struct __sk_buff *skb, struct packet *pkt, struc
 		return drop(skb, pkt, DROP_TUNNEL);
 	if (pkt->origin == ORIGIN_ENDPOINT && flow->ifindex) {
 		if (unlikely(pkt->ttl <= 1))
-			return drop(skb, pkt, DROP_TTL);
+			return refuse(skb, pkt, 0);
 		if (unlikely(!age(skb, pkt)))
 			return drop(skb, pkt, DROP_REWRITE);
 	}
-	if (flow->state & FLOW_TRANSLATED && unlikely(!translate(skb, pkt, flow)))
+	if (flow->state & FLOW_TRANSLATED && !pkt->error && unlikely(!translate(skb, pkt, flow)))
 		return drop(skb, pkt, DROP_REWRITE);
 	if (!flow->ifindex)
 		return TCX_PASS;
@@ -126,23 +128,50 @@ static __always_inline int send(struct __sk_buff *skb, struct packet *pkt, struc
 /* fresh tells whether an entry may be used as it is. */
 static __always_inline bool fresh(const struct packet *pkt, const struct flow *flow)
 {
-	return flow->generation == pkt->generation && (pkt->origin != ORIGIN_TUNNEL || flow->identity == pkt->identity);
+	if (flow->generation != pkt->generation)
+		return false;
+	/* What the host's stack has to see first cannot come from outside directly. */
+	if (pkt->origin == ORIGIN_NETWORK)
+		return !(flow->state & FLOW_HOST);
+	return pkt->origin != ORIGIN_TUNNEL || flow->identity == pkt->identity;
+}
+
+/* follow sends an ICMP error along the connection it is about. */
+__global int follow(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct flow *flow;
+
+	if (!pkt)
+		return TCX_DROP;
+	flow = find_flow(&pkt->key);
+	return flow ? send(skb, pkt, flow) : drop(skb, pkt, DROP_UNRELATED);
+}
+
+static __always_inline int handle_error(struct __sk_buff *skb, struct packet *pkt)
+{
+	enum drop_reason reason = relate(skb, pkt);
+
+	/* Of what belongs to no endpoint the stack may know more. */
+	if (reason == DROP_UNRELATED && pkt->origin == ORIGIN_NETWORK)
+		return TCX_PASS;
+	return reason ? drop(skb, pkt, reason) : follow(skb, pkt);
 }
 
 /* handle does with a parsed packet what its flow says. */
 static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt)
 {
-	struct flow *flow = map_lookup(&flows, &pkt->key);
+	struct flow *flow;
 	bool renew = true;
 	int verdict;
 
+	if (unlikely(pkt->error))
+		return handle_error(skb, pkt);
+	flow = map_lookup(&flows, &pkt->key);
 	if (unlikely(!flow)) {
 		struct settings *settings = read_settings();
 
-		if (settings && settings->young) {
+		if (settings && settings->young)
 			flow = map_lookup(&flows_young, &pkt->key);
-			pkt->young = flow != NULL;
-		}
 	}
 	if (likely(flow) && unlikely(pkt->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) || (flow->state & (FLOW_REPLY | FLOW_REPLIED)) == FLOW_REPLY)) {
 		renew = track(pkt);

@@ -47,6 +47,7 @@ type Node struct {
 
 	fragments map[fragmentID][2]uint16
 	devices   map[uint32]bool // native devices whose address is known
+	macs      map[uint32][6]byte
 }
 
 // Route is what the kernel knows of the way to a destination.
@@ -82,6 +83,7 @@ func NewNode(cfg bpf.Config) *Node {
 		Counters:  map[uint32]bpf.Counter{},
 		fragments: map[fragmentID][2]uint16{},
 		devices:   map[uint32]bool{},
+		macs:      map[uint32][6]byte{},
 	}
 }
 
@@ -118,15 +120,15 @@ func (n *Node) find(key bpf.FlowKey) (flow *bpf.Flow, young bool) {
 	return nil, false
 }
 
-// put stores an entry: in the table it is in, or a new one where it begins. A table that never
+// put stores an entry: in the table it is in, or a new one where it begins. The table that never
 // evicts may be full.
-func (n *Node) put(key bpf.FlowKey, flow bpf.Flow, young bool) {
-	if !young {
-		if n.Flows[key] != nil || len(n.Flows) < int(n.Config.MaxFlows) {
-			n.Flows[key] = &flow
-			return
-		}
+func (n *Node) put(key bpf.FlowKey, flow bpf.Flow) {
+	begins := n.Young
+	switch {
+	case n.Flows[key] != nil, n.Young[key] == nil && !n.Pressure && len(n.Flows) < int(n.Config.MaxFlows):
+		begins = n.Flows
+	default:
+		n.MayYoung = true
 	}
-	n.MayYoung = true
-	n.Young[key] = &flow
+	begins[key] = &flow
 }

@@ -52,10 +52,11 @@ type packet struct {
 	part     part
 	id       uint32 // of the datagram, if in fragments
 
-	origin   origin
-	identity uint32 // of the source, if the tunnel named it
-	gso      GSO
-	young    bool // its entry was found among the young ones
+	origin     origin
+	identity   uint32 // of the source, if the tunnel named it
+	gso        GSO
+	ifindex    uint32
+	generation uint32 // read before anything was looked up
 }
 
 func (p *packet) length() int { return len(p.data) - p.l3 }

@@ -1,0 +1,338 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/weft-net/weft/bpf"
+	"github.com/weft-net/weft/bpf/model"
+)
+
+// game runs model and programs side by side.
+type game struct {
+	k *kernel
+	n *model.Node
+
+	chosen map[string]uint32 // by tuple and service: what the programs chose
+	ports  map[bpf.FlowKey]uint16
+}
+
+func newGame(k *kernel, cfg bpf.Config) *game {
+	g := &game{k: k, n: model.NewNode(cfg), chosen: map[string]uint32{}, ports: map[bpf.FlowKey]uint16{}}
+	g.n.Route = k.w.route
+	return g
+}
+
+// reset empties everything that packets leave.
+func (g *game) reset(cfg bpf.Config) error {
+	n := model.NewNode(cfg)
+	n.Route = g.k.w.route
+	g.n = n
+	clear(g.chosen)
+	clear(g.ports)
+	for _, table := range []string{"flows", "flows_young"} {
+		if err := write(g.k.c.Maps[table], map[bpf.FlowKey]bpf.Flow{}); err != nil {
+			return err
+		}
+	}
+	if err := write(g.k.c.Maps["fragments"], map[bpf.FragmentKey]bpf.Fragment{}); err != nil {
+		return err
+	}
+	var device bpf.Device
+	for i := range uint32(256) {
+		if err := g.k.c.Maps["devices"].Put(i, device); err != nil {
+			return err
+		}
+	}
+	have, err := g.k.counters()
+	if err != nil {
+		return err
+	}
+	for i := range have {
+		if err := g.k.c.Maps["counters"].Put(i, make([]bpf.Counter, ebpf.MustPossibleCPU())); err != nil {
+			return err
+		}
+	}
+	_, err = g.k.readEvents()
+	return err
+}
+
+// play gives a packet to both and returns what differs, empty when nothing does.
+func (g *game) play(in model.Input) (string, error) {
+	before := g.n.Clone()
+	saw, err := g.look(in)
+	if err != nil {
+		return "", err
+	}
+	diff, unknown := g.judge(in, saw, 0)
+	// Where the chosen backend's way was refused no entry tells which one it was: any may be it.
+	for guess := uint32(1); diff != "" && guess < unknown; guess++ {
+		first := g.n
+		g.n = before.Clone()
+		if again, _ := g.judge(in, saw, guess); again == "" {
+			return "", nil
+		}
+		g.n = first
+	}
+	return diff, nil
+}
+
+// sight is all that there is to see after the programs had a packet.
+type sight struct {
+	result
+	flows, young map[bpf.FlowKey]bpf.Flow
+	counters     map[uint32]bpf.Counter
+	mayYoung     bool
+}
+
+func (g *game) look(in model.Input) (s sight, err error) {
+	if s.result, err = g.k.run(in); err != nil {
+		return s, err
+	}
+	if s.flows, err = g.k.flows("flows"); err != nil {
+		return s, err
+	}
+	if s.young, err = g.k.flows("flows_young"); err != nil {
+		return s, err
+	}
+	if s.counters, err = g.k.counters(); err != nil {
+		return s, err
+	}
+	var settings bpf.Settings
+	err = g.k.c.Maps["runtime"].Lookup(uint32(0), &settings)
+	s.mayYoung = settings.Young != 0
+	return s, err
+}
+
+// judge gives a packet to the model and compares. unknown is the number of backends, if it is not
+// known which of them the programs chose; then guess was taken.
+func (g *game) judge(in model.Input, saw sight, guess uint32) (diff string, unknown uint32) {
+	var odd []string
+	g.n.Choose = func(key bpf.FlowKey, service uint16, count uint32) uint32 {
+		slot, found, note := g.choice(key, service, count, saw.flows, saw.young)
+		if note != "" {
+			odd = append(odd, note)
+		}
+		if !found {
+			slot, unknown = guess, count
+		}
+		return slot
+	}
+	out := g.n.Run(in)
+
+	add := func(what, diff string) {
+		if diff != "" {
+			odd = append(odd, what+" (- model + kernel):\n"+diff)
+		}
+	}
+	add("verdict", cmp.Diff(describe(out), describeResult(saw.result)))
+	if out.Verdict != model.Drop && saw.verdict != verdictDrop {
+		add("packet", comparePackets(out, saw.result))
+	}
+	add("flows", cmp.Diff(g.table(derefer(g.n.Flows)), g.table(saw.flows)))
+	add("young flows", cmp.Diff(g.table(derefer(g.n.Young)), g.table(saw.young)))
+	add("counters", cmp.Diff(names(g.n.Counters), names(saw.counters)))
+	add("events", cmp.Diff(eventLines(g.n.Events, 0), eventLines(saw.events, g.k.referee.Time)))
+	add("young hint", cmp.Diff(g.n.MayYoung, saw.mayYoung))
+	return strings.Join(odd, "\n"), unknown
+}
+
+// choice finds out which backend the programs chose for a new connection, and that it is the one
+// they chose before.
+func (g *game) choice(key bpf.FlowKey, service uint16, count uint32, tables ...map[bpf.FlowKey]bpf.Flow) (slot uint32, found bool, note string) {
+	for _, table := range tables {
+		flow, ok := table[key]
+		if !ok || flow.Service != service {
+			continue
+		}
+		for slot := range count {
+			b := g.n.Backends[bpf.BackendKey{Service: uint32(service), Slot: slot}]
+			if b.Address != flow.Address || b.Port != flow.Port {
+				continue
+			}
+			tuple := key
+			tuple.From = 0
+			id := fmt.Sprint(tuple, service, count)
+			if before, ok := g.chosen[id]; ok && before != slot {
+				return slot, true, fmt.Sprintf("backend %d of %d was chosen, %d before", slot, count, before)
+			}
+			g.chosen[id] = slot
+			return slot, true, ""
+		}
+		return 0, true, fmt.Sprintf("the entry names a backend that service %d does not have: %s", service, describeFlow(key, flow))
+	}
+	return 0, false, ""
+}
+
+func derefer(flows map[bpf.FlowKey]*bpf.Flow) map[bpf.FlowKey]bpf.Flow {
+	out := map[bpf.FlowKey]bpf.Flow{}
+	for k, f := range flows {
+		out[k] = *f
+	}
+	return out
+}
+
+// table shows entries as lines. What an entry holds of a route that ended is left out: nobody
+// reads it.
+func (g *game) table(flows map[bpf.FlowKey]bpf.Flow) map[string]string {
+	out := map[string]string{}
+	for k, f := range flows {
+		if f.State&bpf.FlowLeaves != 0 && int32(f.RouteUntil-g.n.Now) <= 0 {
+			f.Mac, f.Mtu, f.RouteUntil, f.Ifindex = [6]byte{}, 0, 0, 0
+		}
+		if f.State&bpf.FlowLeaves == 0 {
+			f.RouteUntil = 0
+		}
+		out[describeKey(k)] = describeFlow(k, f)
+	}
+	return out
+}
+
+func describe(o model.Output) string {
+	switch o.Verdict {
+	case model.Drop:
+		return "drop"
+	case model.Pass:
+		return "pass"
+	}
+	ways := map[model.Way]string{model.Peer: "peer", model.Device: "device", model.Neighbour: "neighbour", model.Back: "back"}
+	return fmt.Sprintf("redirect to %s %#x %v", ways[o.Way], o.Ifindex, o.NextHop)
+}
+
+func describeResult(r result) string {
+	switch {
+	case r.verdict == verdictDrop && r.referee.Calls == 0:
+		return "drop"
+	case (r.verdict == verdictNext || r.verdict == 0) && r.referee.Calls == 0:
+		return "pass"
+	case r.verdict != verdictRedirect || r.referee.Calls != 1:
+		return fmt.Sprintf("verdict %d after %d redirects", r.verdict, r.referee.Calls)
+	}
+	way := "?"
+	switch asm.BuiltinFunc(r.referee.Helper) {
+	case asm.FnRedirectPeer:
+		way = "peer"
+	case asm.FnRedirect:
+		way = "device"
+		if r.referee.Flags == 1 {
+			way = "back"
+		}
+	case asm.FnRedirectNeigh:
+		way = "neighbour"
+	}
+	if r.referee.Flags > 1 || way != "back" && r.referee.Flags != 0 {
+		way += fmt.Sprintf(" with flags %#x", r.referee.Flags)
+	}
+	return fmt.Sprintf("redirect to %s %#x %v", way, r.referee.Ifindex, nextHop(r.referee))
+}
+
+// comparePackets compares bytes. Where the model leaves a choice the kernel's is checked and taken
+// out: source port and id of the outer headers, link addresses that the kernel writes itself.
+func comparePackets(out model.Output, r result) string {
+	want, have := append([]byte(nil), out.Data...), append([]byte(nil), r.data...)
+	if out.Way == model.Neighbour {
+		clear(want[:12])
+		clear(have[:12])
+	}
+	if len(want) != len(have) {
+		return fmt.Sprintf("%d bytes, have %d:\n%s", len(want), len(have), cmp.Diff(dump(want), dump(have)))
+	}
+	at := 0
+	switch out.Tunnel {
+	case 4:
+		if len(have) < 50 || checksum(have[14:34]) != 0xffff {
+			return "the outer header's checksum is wrong"
+		}
+		copy(have[18:20], want[18:20])
+		copy(have[24:26], want[24:26])
+		at = 34
+	case 6:
+		at = 54
+	}
+	if at != 0 {
+		if port := binary.BigEndian.Uint16(have[at:]); port < 32768 {
+			return fmt.Sprintf("outer source port %d", port)
+		}
+		copy(have[at:at+2], want[at:at+2])
+	}
+	return cmp.Diff(dump(want), dump(have))
+}
+
+func dump(b []byte) []string {
+	var lines []string
+	for i := 0; i < len(b); i += 16 {
+		lines = append(lines, fmt.Sprintf("%04x % x", i, b[i:min(i+16, len(b))]))
+	}
+	return lines
+}
+
+func names(counters map[uint32]bpf.Counter) map[string]string {
+	out := map[string]string{}
+	for i, c := range maps.All(counters) {
+		reason, direction := bpf.DropReason(i/2), [...]string{"egress", "ingress"}[i%2]
+		out[reason.String()+" "+direction] = fmt.Sprintf("%d packets %d bytes", c.Packets, c.Bytes)
+	}
+	return out
+}
+
+func describeKey(k bpf.FlowKey) string {
+	return fmt.Sprintf("%d %v.%d > %v.%d from %d family %d", k.Protocol, bpf.Addr(k.Source), bpf.Port(k.SourcePort),
+		bpf.Addr(k.Destination), bpf.Port(k.DestinationPort), k.From, k.Family)
+}
+
+var states = []struct {
+	bit  uint16
+	name string
+}{
+	{bpf.FlowReply, "reply"}, {bpf.FlowReplied, "replied"}, {bpf.FlowFin, "fin"}, {bpf.FlowTwinFin, "twin-fin"},
+	{bpf.FlowReset, "reset"}, {bpf.FlowSource, "source"}, {bpf.FlowDestination, "destination"},
+	{bpf.FlowLoopback, "loopback"}, {bpf.FlowTunnel, "tunnel"}, {bpf.FlowLeaves, "leaves"}, {bpf.FlowClosed, "closed"},
+	{bpf.FlowRefused, "refused"}, {bpf.FlowOpened, "opened"}, {bpf.FlowHost, "host"},
+}
+
+func describeFlow(k bpf.FlowKey, f bpf.Flow) string {
+	var s []string
+	for _, st := range states {
+		if f.State&st.bit != 0 {
+			s = append(s, st.name)
+			f.State &^= st.bit
+		}
+	}
+	to := ""
+	if strings.Contains(strings.Join(s, " "), "source") || strings.Contains(strings.Join(s, " "), "destination") {
+		to = fmt.Sprintf(" becomes %v.%d", bpf.Addr(f.Address), bpf.Port(f.Port))
+	}
+	return fmt.Sprintf("generation %d seen %d route %d identity %d ifindex %#x mac %x state %v+%#x%s service %d node %d mtu %d: %d packets %d bytes",
+		f.Generation, f.Seen, f.RouteUntil, f.Identity, f.Ifindex, f.Mac, s, f.State, to, f.Service, f.Node, f.Mtu, f.Packets, f.Bytes)
+}
+
+// eventLines shows events; those about packets that could not be parsed say nothing of the packet.
+func eventLines(events []bpf.FlowEvent, at uint64) []string {
+	var lines []string
+	for _, e := range events {
+		if e.Time != at {
+			lines = append(lines, fmt.Sprintf("time %d, not %d", e.Time, at))
+		}
+		kind := [...]string{"?", "new", "closed", "refused"}[e.Kind]
+		line := fmt.Sprintf("%s %v direction %d", kind, bpf.DropReason(e.Reason), e.Direction)
+		switch bpf.DropReason(e.Reason) {
+		case bpf.DropMalformed, bpf.DropProtocol, bpf.DropMapped:
+		default:
+			line += fmt.Sprintf(" %d %v.%d > %v.%d backend %v.%d service %d identities %d %d endpoints %d %d family %d flags %#x node %d packets %d/%d bytes %d/%d",
+				e.Protocol, bpf.Addr(e.Source), bpf.Port(e.SourcePort), bpf.Addr(e.Destination), bpf.Port(e.DestinationPort),
+				bpf.Addr(e.Backend), bpf.Port(e.BackendPort), e.Service, e.SourceIdentity, e.DestinationIdentity,
+				e.SourceEndpoint, e.DestinationEndpoint, e.Family, e.TcpFlags, e.Node, e.Packets, e.ReplyPackets, e.Bytes, e.ReplyBytes)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
