@@ -12,6 +12,7 @@ import (
 
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/kvstoretest"
+	"github.com/weft-net/weft/kvstore/schema"
 )
 
 type candidate struct {
@@ -66,13 +67,27 @@ func wantLeader(t *testing.T, id string, all ...*candidate) {
 	})
 }
 
+// wantCandidates waits until so many stand: the oldest of them leads next.
+func wantCandidates(t *testing.T, c *kvstore.Client, n int) {
+	t.Helper()
+	kvstoretest.Eventually(t, func() string {
+		l, err := c.List(t.Context(), schema.ElectionsPrefix+"operator/", kvstore.ListOptions{})
+		if err != nil || len(l.KVs) != n {
+			return fmt.Sprintf("%d candidates, want %d (%v)", len(l.KVs), n, err)
+		}
+		return ""
+	})
+}
+
 func TestElector(t *testing.T) {
 	t.Parallel()
 	srv := plain(t)
 	a := newCandidate(t, srv.ProxyConfig(), "a", 2*time.Second)
 	wantLeader(t, "a", a)
 	b := newCandidate(t, srv.ClientConfig(), "b", 2*time.Second)
+	wantCandidates(t, srv.Client(), 2)
 	c := newCandidate(t, srv.ClientConfig(), "c", 2*time.Second)
+	wantCandidates(t, srv.Client(), 3)
 	wantLeader(t, "a", a, b, c)
 
 	// A leader without a path to the store steps down before another takes over.
@@ -86,13 +101,14 @@ func TestElector(t *testing.T) {
 	wantLeader(t, "b", b, c)
 	srv.Proxy.Rejoin()
 	wantLeader(t, "b", a, b, c)
+	wantCandidates(t, srv.Client(), 3)
 
 	// One that ends in order makes way at once.
 	b.stop()
 	wantLeader(t, "c", a, c)
 	// The leader's key is deleted by somebody.
 	l, _ := c.sess.Current()
-	srv.Delete(srv.Client(), fmt.Sprintf("weft/v1/elections/operator/%016x", int64(l.ID)))
+	srv.Delete(srv.Client(), fmt.Sprintf("%soperator/%016x", schema.ElectionsPrefix, int64(l.ID)))
 	wantLeader(t, "a", a, c)
 	// A wiped store elects anew.
 	srv.Wipe()

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/weft-net/weft/kvstore/schema"
 	"github.com/weft-net/weft/state"
 )
@@ -106,6 +108,8 @@ type Watch[K comparable, V any] struct {
 	follow *follower
 	taps   []sink
 
+	mutter *rate.Limiter // log lines about rejections
+
 	// Owned by Run.
 	pending []row[K, V] // of the list in progress
 	seen    map[string]struct{}
@@ -123,6 +127,8 @@ type row[K comparable, V any] struct {
 // NewWatch returns a watch of the codec's prefix.
 func NewWatch[K comparable, V any](c *Client, codec schema.Codec[K, V], table *state.Table[K, V], cfg WatchConfig, log *slog.Logger) *Watch[K, V] {
 	w := &Watch[K, V]{codec: codec, table: table, source: cfg.Source, log: log, bad: map[string]Rejection{}}
+	// How many bad values there are is up to the other side; the counter has them all.
+	w.mutter = rate.NewLimiter(1, 20)
 	w.follow = &follower{c: c, cfg: cfg.follow(codec.Prefix), sink: w, log: log}
 	table.Expect(cfg.Source)
 	return w
@@ -279,7 +285,7 @@ func (w *Watch[K, V]) decode(kv KV) (k K, v V, err error) {
 	return k, v, err
 }
 
-// reject counts a value and remembers the reason. It is logged once per key and reason.
+// reject counts a value and remembers the reason. A key is logged when its reason changes.
 func (w *Watch[K, V]) reject(kv KV, err error) {
 	w.mu.Lock()
 	w.rejected++
@@ -289,7 +295,7 @@ func (w *Watch[K, V]) reject(kv KV, err error) {
 		w.bad[kv.Key] = Rejection{Key: kv.Key, Reason: err.Error(), Revision: kv.ModRevision, At: time.Now()}
 	}
 	w.mu.Unlock()
-	if keep && old.Reason != err.Error() {
+	if keep && old.Reason != err.Error() && w.mutter.Allow() {
 		w.log.Info("value rejected, the previous one stays", "key", kv.Key, "source", w.source, "error", err)
 	}
 }
