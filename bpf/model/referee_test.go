@@ -181,8 +181,8 @@ func derefer(flows map[bpf.FlowKey]*bpf.Flow) map[bpf.FlowKey]bpf.Flow {
 	return out
 }
 
-// table shows entries as lines. What an entry holds of a route that ended is left out: nobody
-// reads it.
+// table shows entries as lines. What nobody reads is left out: what an entry holds of a route that
+// ended, and the next hop of packets for the host's stack.
 func (g *game) table(flows map[bpf.FlowKey]bpf.Flow) map[string]string {
 	out := map[string]string{}
 	for k, f := range flows {
@@ -191,6 +191,9 @@ func (g *game) table(flows map[bpf.FlowKey]bpf.Flow) map[string]string {
 		}
 		if f.State&bpf.FlowLeaves == 0 {
 			f.RouteUntil = 0
+			if f.Ifindex == 0 {
+				f.Mac = [6]byte{}
+			}
 		}
 		out[describeKey(k)] = describeFlow(k, f)
 	}
