@@ -80,6 +80,7 @@ type Allocator struct {
 	cfg     Config
 	client  *kvstore.Client
 	session *kvstore.Session
+	batch   *batch
 	known   *knownNumbers
 	fixed   map[string]ID // reserved and well-known sets
 	held    *state.Table[string, Holding]
@@ -136,7 +137,7 @@ func NewAllocator(
 	for id := Host; int(id) < len(reservedNames); id++ {
 		fixed[ReservedLabels(id).String()] = id
 	}
-	return &Allocator{
+	a := &Allocator{
 		cfg: cfg, client: client, session: session, log: log, fixed: fixed,
 		known:   newKnownNumbers(cfg, known),
 		held:    state.NewTable[string]("held identities", state.Equal[Holding]),
@@ -144,7 +145,9 @@ func NewAllocator(
 		uses:    map[string]*use{},
 		byID:    map[ID]string{},
 		pending: map[string]struct{}{},
-	}, nil
+	}
+	a.batch = newBatch(client, a.settleLate)
+	return a, nil
 }
 
 // Held returns the numbers in use on this node, by label string. A number can change: when the store
@@ -217,15 +220,20 @@ func (a *Allocator) Release(labels Labels) {
 func (a *Allocator) addUser(text string) (*use, ID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	u := a.useLocked(text)
+	u.users++
+	a.showLocked(u)
+	return u, u.id
+}
+
+func (a *Allocator) useLocked(text string) *use {
 	u := a.uses[text]
 	if u == nil {
 		u = &use{text: text, turn: make(chan struct{}, 1)}
 		u.turn <- struct{}{}
 		a.uses[text] = u
 	}
-	u.users++
-	a.showLocked(u)
-	return u, u.id
+	return u
 }
 
 func (a *Allocator) removeUser(text string) {
@@ -303,5 +311,6 @@ func (a *Allocator) Run(ctx context.Context) error {
 	g.Go(func() error { return a.followKnown(ctx) })
 	g.Go(func() error { return a.followLease(ctx) })
 	g.Go(func() error { return a.settleAll(ctx) })
+	g.Go(func() error { return a.batch.run(ctx) })
 	return g.Wait()
 }

@@ -434,6 +434,37 @@ func TestAllocator_StoreIsAway(t *testing.T) {
 	a.must(t, set("db"))
 }
 
+// Whoever gives up while the store works leaves no reference behind.
+func TestAllocator_CallerGivesUp(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	a := start(t, s, "172.16.0.1")
+	a.must(t, set("first")) // everything is connected
+	a.Release(set("first"))
+	var g errgroup.Group
+	for i := range 400 {
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), rand.N(10*time.Millisecond))
+			defer cancel()
+			labels := set(fmt.Sprint(i))
+			if _, err := a.Allocate(ctx, labels); err == nil {
+				a.Release(labels)
+			} else if !errors.Is(err, context.DeadlineExceeded) {
+				return err
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "no reference is left", func() bool {
+		a.mu.Lock()
+		idle := len(a.uses) == 0
+		a.mu.Unlock()
+		return idle && len(tails(t, a.client, schema.IdentityValuesPrefix)) == 0
+	})
+}
+
 // What a node had before a restart it gets again, even if the store forgot it meanwhile.
 func TestAllocator_Restore(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})

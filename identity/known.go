@@ -22,6 +22,7 @@ type knownNumbers struct {
 
 	mu       sync.Mutex
 	byLabels map[string][]ID
+	tried    map[ID]bool // being written by somebody on this node
 }
 
 func newKnownNumbers(cfg Config, table *state.Table[schema.IdentityKey, string]) *knownNumbers {
@@ -29,7 +30,7 @@ func newKnownNumbers(cfg Config, table *state.Table[schema.IdentityKey, string])
 	synced := make(chan struct{})
 	return &knownNumbers{
 		cluster: cfg.Cluster, first: first, last: last, table: table,
-		synced: synced, markSynced: sync.OnceFunc(func() { close(synced) }), byLabels: map[string][]ID{},
+		synced: synced, markSynced: sync.OnceFunc(func() { close(synced) }), byLabels: map[string][]ID{}, tried: map[ID]bool{},
 	}
 }
 
@@ -109,15 +110,33 @@ func (k *knownNumbers) key(id ID) schema.IdentityKey {
 // inRange tells whether a number is one of the cluster's.
 func (k *knownNumbers) inRange(id ID) bool { return id >= k.first && id <= k.last }
 
-// pick returns a number that is free as far as is known, and not one of those excluded. Random
-// numbers keep allocators out of each other's way.
+// reserve keeps a number from others on this node until unreserve, or returns false if somebody has
+// it.
+func (k *knownNumbers) reserve(id ID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.tried[id] {
+		return false
+	}
+	k.tried[id] = true
+	return true
+}
+
+func (k *knownNumbers) unreserve(id ID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.tried, id)
+}
+
+// pick reserves and returns a number that is free as far as is known, and not one of those excluded.
+// Random numbers keep allocators out of each other's way.
 func (k *knownNumbers) pick(excluded map[ID]bool) (ID, error) {
 	free := func(id ID) bool {
 		if excluded[id] {
 			return false
 		}
 		_, taken := k.table.Get(k.key(id))
-		return !taken
+		return !taken && k.reserve(id)
 	}
 	n := uint32(k.last-k.first) + 1
 	for range 16 {

@@ -127,7 +127,11 @@ func (t trial) create(ctx context.Context) (ID, error) {
 		if id, err = t.known.pick(t.excluded); err != nil {
 			return Unknown, err
 		}
+	} else if !t.known.reserve(id) {
+		t.excluded[id] = true
+		return t.create(ctx)
 	}
+	defer t.known.unreserve(id)
 	master, resting := schema.IdentityMasterKey(uint32(id)), restingKey(id)
 	refs := schema.IdentityReferencesPrefix(t.text)
 	cmps := append([]clientv3.Cmp{absent(master)}, t.guard...)
@@ -142,15 +146,16 @@ func (t trial) create(ctx context.Context) (ID, error) {
 		cmps = append(cmps, absent(resting))
 	}
 	// No Else: it would make the transaction half as large again, every time, for what is rare.
-	resp, err := t.client.Txn(ctx).If(cmps...).Then(do...).Commit()
+	made, err := t.batch.txn(ctx, t.text, cmps, do, nil)
 	if err != nil {
 		return Unknown, err
 	}
-	if resp.Succeeded {
+	if made.Succeeded {
 		t.count(func(s *Stats) { s.Created++ })
 		return id, nil
 	}
-	if resp, err = t.client.Txn(ctx).Then(t.look(master, resting)...).Commit(); err != nil {
+	resp, err := t.client.Txn(ctx).Then(t.look(master, resting)...).Commit()
+	if err != nil {
 		return Unknown, err
 	}
 	saw := t.saw(resp.Responses)
@@ -171,14 +176,15 @@ func (t trial) reuse(ctx context.Context, id ID) (ID, error) {
 	if !t.junk {
 		alone = append(alone, nothingUnder(refs))
 	}
-	resp, err := t.client.Txn(ctx).
-		If(same, agreed).
-		Then(t.putReference(id)).
-		Else(clientv3.OpTxn(
+	resp, err := t.batch.txn(ctx, t.text,
+		[]clientv3.Cmp{same, agreed},
+		[]clientv3.Op{t.putReference(id)},
+		[]clientv3.Op{clientv3.OpTxn(
 			alone,
 			[]clientv3.Op{t.putReference(id)},
 			t.look(master, restingKey(id)),
-		)).Commit()
+		)},
+	)
 	if err != nil {
 		return Unknown, err
 	}

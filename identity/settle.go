@@ -29,6 +29,15 @@ func (a *Allocator) settleLocked(text string) {
 	}
 }
 
+// settleLate notes a set whose allocation ended in the store after its caller had given up: if nobody
+// else wants it, there may be a reference too many.
+func (a *Allocator) settleLate(text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.useLocked(text)
+	a.settleLocked(text)
+}
+
 // settleHeld is settleLocked for all sets.
 func (a *Allocator) settleHeld() {
 	a.mu.Lock()
