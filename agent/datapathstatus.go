@@ -3,14 +3,30 @@
 
 package agent
 
-import "github.com/weft-net/weft/agent/api"
+import (
+	"github.com/weft-net/weft/agent/api"
+	"github.com/weft-net/weft/datapath"
+)
 
 // datapathLines judges the kernel side.
 func (a *Agent) datapathLines() []*api.StatusLine {
-	select {
-	case <-a.datapath.Ready():
-	default:
-		return []*api.StatusLine{fail(ok("datapath", "starting"), "programs are not attached yet", "wait, or see the agent's log")}
+	var lines []*api.StatusLine
+	for _, l := range a.datapath.Status() {
+		lines = append(lines, &api.StatusLine{
+			Component: l.Name, Health: healthOf(l.State), Summary: l.Text, Reason: l.Reason, Hint: l.Do,
+		})
 	}
-	return []*api.StatusLine{ok("datapath", "programs attached, mode %s", a.cfg.Mode)}
+	return lines
+}
+
+func healthOf(h datapath.Health) api.Health {
+	switch h {
+	case datapath.OK:
+		return api.Health_HEALTH_OK
+	case datapath.Warn:
+		return api.Health_HEALTH_WARNING
+	case datapath.Off:
+		return api.Health_HEALTH_OFF
+	}
+	return api.Health_HEALTH_FAILED
 }

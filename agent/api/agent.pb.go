@@ -35,6 +35,7 @@ const (
 	Health_HEALTH_OK          Health = 1
 	Health_HEALTH_FAILED      Health = 2
 	Health_HEALTH_OFF         Health = 3 // not configured, nothing to judge
+	Health_HEALTH_WARNING     Health = 4 // works, but somebody should look
 )
 
 // Enum value maps for Health.
@@ -44,12 +45,14 @@ var (
 		1: "HEALTH_OK",
 		2: "HEALTH_FAILED",
 		3: "HEALTH_OFF",
+		4: "HEALTH_WARNING",
 	}
 	Health_value = map[string]int32{
 		"HEALTH_UNSPECIFIED": 0,
 		"HEALTH_OK":          1,
 		"HEALTH_FAILED":      2,
 		"HEALTH_OFF":         3,
+		"HEALTH_WARNING":     4,
 	}
 )
 
@@ -2511,13 +2514,14 @@ const file_agent_proto_rawDesc = "" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\"2\n" +
 	"\bMapEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value*R\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value*f\n" +
 	"\x06Health\x12\x16\n" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tHEALTH_OK\x10\x01\x12\x11\n" +
 	"\rHEALTH_FAILED\x10\x02\x12\x0e\n" +
 	"\n" +
-	"HEALTH_OFF\x10\x032\x87\x06\n" +
+	"HEALTH_OFF\x10\x03\x12\x12\n" +
+	"\x0eHEALTH_WARNING\x10\x042\x87\x06\n" +
 	"\x05Agent\x12I\n" +
 	"\vEndpointAdd\x12!.weft.agent.v1.EndpointAddRequest\x1a\x17.weft.agent.v1.Endpoint\x12]\n" +
 	"\x0eEndpointDelete\x12$.weft.agent.v1.EndpointDeleteRequest\x1a%.weft.agent.v1.EndpointDeleteResponse\x12W\n" +

@@ -32,6 +32,8 @@ func mark(h api.Health, color bool) string {
 	switch h {
 	case api.Health_HEALTH_OK:
 		sign, code = "\u2713", "\x1b[32m"
+	case api.Health_HEALTH_WARNING:
+		sign, code = "!", "\x1b[33m"
 	case api.Health_HEALTH_FAILED:
 		sign, code = "\u2717", "\x1b[31m"
 	}

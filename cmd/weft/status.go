@@ -13,7 +13,7 @@ import (
 	"github.com/weft-net/weft/agent/api"
 )
 
-// statusView is what status prints as json; health is ok, failed or off.
+// statusView is what status prints as json; health is ok, warning, failed or off.
 type statusView struct {
 	Schema    string       `json:"schema"`
 	Node      string       `json:"node"`
@@ -68,6 +68,8 @@ func healthText(h api.Health) string {
 		return "failed"
 	case api.Health_HEALTH_OFF:
 		return "off"
+	case api.Health_HEALTH_WARNING:
+		return "warning"
 	}
 	return "unknown"
 }
