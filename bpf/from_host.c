@@ -19,8 +19,8 @@ int from_host(struct __sk_buff *skb)
 	enum drop_reason reason;
 
 	reason = parse(skb, &pkt, skb->protocol, ETHERNET);
-	/* Neighbour discovery on the device itself. */
-	if (reason == DROP_PROTOCOL)
+	/* Neighbour and listener discovery on the device itself. */
+	if (reason == DROP_PROTOCOL || (pkt.key.family == 6 && pkt.icmp >= ICMPV6_LISTENER && pkt.icmp <= ICMPV6_REPORT))
 		return TCX_PASS;
 	if (unlikely(reason))
 		return drop(skb, &pkt, reason);

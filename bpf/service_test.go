@@ -162,7 +162,7 @@ func TestMTU_TooBigIsAnswered(t *testing.T) {
 	}
 }
 
-// pathMTU is what a connected UDP socket learns by sending 1,400 bytes that may not be fragmented.
+// pathMTU is what a connected UDP socket learns by sending 1,380 bytes that may not be fragmented.
 func pathMTU(t *testing.T, from *pod, at netip.AddrPort, family int) int {
 	t.Helper()
 	c, err := dial(from.ns, "udp", at)
@@ -177,12 +177,12 @@ func pathMTU(t *testing.T, from *pod, at netip.AddrPort, family int) int {
 	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, discover, unix.IP_PMTUDISC_DO) })
 	must(t, err)
 	for deadline := time.Now().Add(patience); ; {
-		_, werr := c.Write(make([]byte, 1400))
+		_, werr := c.Write(make([]byte, 1380))
 		if errors.Is(werr, unix.EMSGSIZE) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("1400 bytes are still sent; drops: %d", from.node.drops(DropTooBig, Egress))
+			t.Fatalf("1380 bytes are still sent; drops: %d", from.node.drops(DropTooBig, Egress))
 		}
 	}
 	var mtu int

@@ -34,6 +34,12 @@ static __always_inline bool is_mapped(const void *a)
 	return words(a)[0] == 0 && words(a)[1] == 0 && words(a)[2] == MAPPED;
 }
 
+/* is_link_local: fe80::/10. */
+static __always_inline bool is_link_local(const void *a)
+{
+	return (words(a)[0] & htonl(0xffc00000)) == htonl(0xfe800000);
+}
+
 static __always_inline void set_mapped(void *to, __be32 ipv4)
 {
 	words(to)[0] = 0;

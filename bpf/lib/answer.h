@@ -39,8 +39,13 @@ struct error_ipv4 {
 struct error_ipv6 {
 	struct ipv6 ip;
 	struct icmp icmp;
-	__u32 quote[12];
+	__u32 quote[20];
 };
+
+/* Bytes quoted of an IPv6 packet. Linux wants eight of the transport, which extension headers move
+ * further back; packets that are too big have them, old ones may be short.
+ */
+enum { QUOTE_BIG = 80, QUOTE_OLD = 48 };
 
 static __always_inline bool write_error_ipv4(struct __sk_buff *skb, const struct packet *pkt, __u16 mtu)
 {
@@ -63,14 +68,15 @@ static __always_inline bool write_error_ipv4(struct __sk_buff *skb, const struct
 	return !skb_change_tail(skb, ETHERNET + sizeof(error), 0) && !skb_store(skb, ETHERNET, &error, sizeof(error), 0);
 }
 
-static __always_inline bool write_error_ipv6(struct __sk_buff *skb, const struct packet *pkt, __u16 mtu)
+static __always_inline bool write_error_ipv6(struct __sk_buff *skb, const struct packet *pkt, __u16 mtu, const __u32 quoted)
 {
+	const __u32 length = sizeof(struct icmp) + quoted;
 	struct error_ipv6 error = {};
 
-	if (skb_load(skb, ETHERNET, error.quote, sizeof(error.quote)))
+	if (skb_load(skb, ETHERNET, error.quote, quoted))
 		return false;
 	error.ip.version_class_label = htonl(0x60000000);
-	error.ip.length = htons(sizeof(error) - sizeof(error.ip));
+	error.ip.length = htons(length);
 	error.ip.next = IPPROTO_ICMPV6;
 	error.ip.hop_limit = 64;
 	copy_constant(error.ip.source, gateway_ipv6);
@@ -78,8 +84,8 @@ static __always_inline bool write_error_ipv6(struct __sk_buff *skb, const struct
 	error.icmp.type = mtu ? ICMPV6_TOO_BIG : ICMPV6_TIME_EXCEEDED;
 	/* The MTU is 32 bits here, where the echo has id and sequence. */
 	error.icmp.sequence = htons(mtu);
-	error.icmp.checksum = pseudo_checksum(&error.ip, sizeof(error) - sizeof(error.ip), IPPROTO_ICMPV6);
-	return !skb_change_tail(skb, ETHERNET + sizeof(error), 0) && !skb_store(skb, ETHERNET, &error, sizeof(error), 0);
+	error.icmp.checksum = pseudo_checksum(&error.ip, length, IPPROTO_ICMPV6);
+	return !skb_change_tail(skb, ETHERNET + sizeof(error.ip) + length, 0) && !skb_store(skb, ETHERNET, &error, sizeof(error.ip) + length, 0);
 }
 
 /* refuse drops a packet that is too big for an MTU or, with none, too old, and tells the endpoint
@@ -95,7 +101,9 @@ __global int refuse(struct __sk_buff *skb, const struct packet *pkt, __u16 mtu)
 		return TCX_DROP;
 	if (pkt->key.family == 4)
 		done = pkt->l4 == ETHERNET + sizeof(struct ipv4) && write_error_ipv4(skb, pkt, mtu);
+	else if (mtu)
+		done = write_error_ipv6(skb, pkt, mtu, QUOTE_BIG);
 	else
-		done = write_error_ipv6(skb, pkt, mtu);
+		done = write_error_ipv6(skb, pkt, 0, QUOTE_OLD);
 	return done ? return_to_sender(skb) : TCX_DROP;
 }

@@ -134,7 +134,8 @@ static __always_inline enum drop_reason receiver_end(const struct packet *pkt, c
 	if (reason)
 		return reason;
 	/* The other end came through the host's stack, which may translate it once more. */
-	if (flow->state & FLOW_HOST && flow->state & FLOW_REPLY && !end->host && !end->ifindex) {
+	if (flow->state & FLOW_HOST && flow->state & FLOW_REPLY) {
+		end->ifindex = 0;
 		end->state = 0;
 		end->node = 0;
 		end->host = true;
@@ -236,8 +237,9 @@ static __always_inline void report_new(const struct packet *pkt, const struct fl
 	end_event(event);
 }
 
-/* keep_other tells whether the twin's place is taken by another connection that is established:
- * one that differs only in how it is translated. It keeps its entry; the new one has only its own.
+/* keep_other tells whether the twin's place is taken by another connection, one that differs only in
+ * how it is translated. It keeps its entry and the new one has only its own, unless it is closing or
+ * was opened from the other side and never answered: packets of a connection that was forgotten do that.
  */
 static __always_inline bool keep_other(const struct flow_key *mine, const struct flow_key *key, const struct flow *there)
 {
@@ -245,7 +247,7 @@ static __always_inline bool keep_other(const struct flow_key *mine, const struct
 	__be16 source_port = there->state & FLOW_SOURCE ? there->port : key->source_port;
 	__be16 destination_port = there->state & FLOW_DESTINATION ? there->port : key->destination_port;
 
-	if (!(there->state & FLOW_REPLIED) || there->state & FLOW_CLOSING)
+	if (!(there->state & (FLOW_REPLY | FLOW_REPLIED)) || there->state & FLOW_CLOSING)
 		return false;
 	return !same_address(new_destination(key, there), mine->source) || !same_address(source, mine->destination) ||
 	       destination_port != mine->source_port || source_port != mine->destination_port;

@@ -8,7 +8,9 @@
 
 #include "answer.h"
 #include "config.h"
+#include "endpoint.h"
 #include "helpers.h"
+#include "ipcache.h"
 #include "packet.h"
 #include "report.h"
 #include "rewrite.h"
@@ -20,6 +22,7 @@ enum { ARP_REQUEST = 1, ARP_REPLY = 2 };
 __global int answer_arp(struct __sk_buff *skb, const struct packet *pkt)
 {
 	struct ethernet *ethernet = header(skb, 0, ETHERNET + sizeof(struct arp));
+	struct endpoint *endpoint;
 	__u16 *from, *to;
 	struct arp *arp;
 
@@ -28,8 +31,15 @@ __global int answer_arp(struct __sk_buff *skb, const struct packet *pkt)
 	if (!ethernet)
 		return drop(skb, pkt, DROP_MALFORMED);
 	arp = (void *)(ethernet + 1);
-	if (arp->operation == htons(ARP_REPLY))
-		return TCX_PASS;
+	endpoint = lookup_endpoint(pkt->key.from);
+	if (!endpoint)
+		return drop(skb, pkt, DROP_ENDPOINT);
+	from = (__u16 *)arp->sender;
+	if (arp->operation == htons(ARP_REPLY)) {
+		__u16 *own = (__u16 *)endpoint->ipv4;
+
+		return from[0] == own[6] && from[1] == own[7] ? TCX_PASS : drop(skb, pkt, DROP_SOURCE);
+	}
 	to = (__u16 *)arp->target;
 	if (arp->operation != htons(ARP_REQUEST) || arp->protocol != htons(ETH_P_IP) || to[0] != ((const volatile __u16 *)gateway_ipv4)[6] ||
 	    to[1] != ((const volatile __u16 *)gateway_ipv4)[7])
@@ -39,7 +49,6 @@ __global int answer_arp(struct __sk_buff *skb, const struct packet *pkt)
 	arp->operation = htons(ARP_REPLY);
 	copy_mac(arp->target_mac, arp->sender_mac);
 	copy_gateway_mac(arp->sender_mac);
-	from = (__u16 *)arp->sender;
 	to[0] = from[0];
 	to[1] = from[1];
 	from[0] = ((const volatile __u16 *)gateway_ipv4)[6];
@@ -59,6 +68,22 @@ _Static_assert(sizeof(struct advert) == 72, "protocol");
 
 enum { ADVERT_FLAGS = 0xe000, ADVERT_TARGET_MAC = 2 };
 
+/* pass_advert lets an endpoint answer the host about its own address. */
+static __always_inline int pass_advert(struct __sk_buff *skb, const struct packet *pkt)
+{
+	struct endpoint *endpoint = lookup_endpoint(pkt->key.from);
+	struct ipcache_entry *to;
+
+	if (!endpoint)
+		return drop(skb, pkt, DROP_ENDPOINT);
+	if (!is_link_local(pkt->key.source) && !same_address(pkt->key.source, endpoint->ipv6))
+		return drop(skb, pkt, DROP_SOURCE);
+	if (is_link_local(pkt->key.destination))
+		return TCX_PASS;
+	to = lookup_ipcache(pkt->key.destination);
+	return to && to->flags & IPCACHE_HOST ? TCX_PASS : drop(skb, pkt, DROP_MULTICAST);
+}
+
 /* answer_solicit answers for the gateway's address. Answers to the host's questions are the host's. */
 __global int answer_solicit(struct __sk_buff *skb, const struct packet *pkt)
 {
@@ -68,7 +93,7 @@ __global int answer_solicit(struct __sk_buff *skb, const struct packet *pkt)
 	if (!pkt)
 		return TCX_DROP;
 	if (pkt->icmp == ICMPV6_ADVERT)
-		return TCX_PASS;
+		return pass_advert(skb, pkt);
 	if (pkt->icmp != ICMPV6_SOLICIT || pkt->l4 != ETHERNET + sizeof(struct ipv6))
 		return drop(skb, pkt, DROP_MULTICAST);
 	target = header(skb, ETHERNET + sizeof(struct ipv6), 24);

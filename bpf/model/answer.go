@@ -17,11 +17,22 @@ func (n *Node) tell(p *packet, reason bpf.DropReason, mtu int) Output {
 		return out
 	}
 	var ip, icmp []byte
+	size := 28 // an IPv4 header and eight bytes
+	switch {
+	case !p.is4() && mtu != 0:
+		size = 80 // what is too big may have extension headers in front of its ports
+	case !p.is4():
+		size = 48
+	}
+	quote := bounded(p.data, p.l3, size)
+	if quote == nil {
+		return out // less than a transport header: nobody waits for an answer
+	}
 	if p.is4() {
 		if p.l4-p.l3 != 20 {
 			return out // options are not quoted
 		}
-		icmp = append([]byte{11, 0, 0, 0, 0, 0, 0, 0}, quote(p, 28)...)
+		icmp = append([]byte{11, 0, 0, 0, 0, 0, 0, 0}, quote...)
 		if mtu != 0 {
 			icmp[0], icmp[1] = 3, 4
 			binary.BigEndian.PutUint16(icmp[6:], uint16(mtu))
@@ -35,7 +46,7 @@ func (n *Node) tell(p *packet, reason bpf.DropReason, mtu int) Output {
 		copy(ip[16:], p.key.Source[12:])
 		setChecksum4(ip)
 	} else {
-		icmp = append([]byte{3, 0, 0, 0, 0, 0, 0, 0}, quote(p, 48)...)
+		icmp = append([]byte{3, 0, 0, 0, 0, 0, 0, 0}, quote...)
 		if mtu != 0 {
 			icmp[0] = 2
 			binary.BigEndian.PutUint32(icmp[4:], uint32(mtu))
@@ -44,11 +55,6 @@ func (n *Node) tell(p *packet, reason bpf.DropReason, mtu int) Output {
 		binary.BigEndian.PutUint16(icmp[2:], checksum6(ip, icmp))
 	}
 	return n.back(p, append(ip, icmp...), out.Reason)
-}
-
-// quote is the beginning of a packet, at most size bytes. Nothing follows a quote that is shorter.
-func quote(p *packet, size int) []byte {
-	return p.data[p.l3:min(len(p.data), p.l3+size)]
 }
 
 // back is an answer to the endpoint that sent a packet.
@@ -80,6 +86,8 @@ func (n *Node) arp(p *packet) Output {
 	switch {
 	case a == nil:
 		return n.drop(p, bpf.DropMalformed)
+	case n.Endpoints[p.key.From].Identity == 0:
+		return n.drop(p, bpf.DropEndpoint)
 	case a[7] == 2 && mapped(a[14:18]) != own:
 		return n.drop(p, bpf.DropSource)
 	case a[7] == 2: // an answer to the host's question
@@ -104,6 +112,9 @@ func (n *Node) neighbour(p *packet) Output {
 	const solicit, advert = 135, 136
 	switch {
 	case p.icmpType == advert:
+		if n.Endpoints[p.key.From].Identity == 0 {
+			return n.drop(p, bpf.DropEndpoint)
+		}
 		source, destination := bpf.Addr(p.key.Source), bpf.Addr(p.key.Destination)
 		if p.key.Source != n.Endpoints[p.key.From].Ipv6 && !source.IsLinkLocalUnicast() {
 			return n.drop(p, bpf.DropSource)

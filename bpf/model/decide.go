@@ -183,7 +183,7 @@ func (n *Node) receiver(p *packet, flow *bpf.Flow) (end, judgement) {
 	}
 	// What came through the host's stack goes back through it, which may translate once more.
 	const answer = bpf.FlowHost | bpf.FlowReply
-	if flow.State&answer == answer {
+	if p.origin == fromEndpoint && flow.State&answer == answer {
 		e = end{identity: e.identity, host: true}
 	}
 	service := n.isService(p.key.Destination)

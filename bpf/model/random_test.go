@@ -280,7 +280,7 @@ func (d dice) question() step {
 	from := pick(d, endpointAddr(slot, family), endpointAddr(slot, family), endpointAddr(3, family))
 	own, gateway := endpointMAC(slot), [6]byte(bpf.DefaultConfig().GatewayMAC)
 	in := model.Input{Program: model.FromEndpoint, Ifindex: base + uint32(slot)}
-	operation := pick[byte](d, 1, 1, 1)
+	operation := pick[byte](d, 1, 1, 2)
 	if family == 4 {
 		in.Data = append(append([]byte(nil), gateway[:]...), own[:]...)
 		in.Data = append(in.Data, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, operation)

@@ -26,12 +26,9 @@ func (n *Node) translate(p *packet, flow *bpf.Flow) {
 	before := sum(p.key.Source[:]) + sum(p.key.Destination[:])
 	after := sum(to.Source[:]) + sum(to.Destination[:])
 	if p.is4() {
-		copy(h[12:], to.Source[12:])
-		copy(h[16:], to.Destination[12:])
-		setChecksum4(h)
+		addresses4(h, to.Source, to.Destination)
 	} else {
-		copy(h[8:], to.Source[:])
-		copy(h[24:], to.Destination[:])
+		addresses6(h, to.Source, to.Destination)
 	}
 	if p.part == later {
 		return
@@ -55,15 +52,14 @@ func (n *Node) translate(p *packet, flow *bpf.Flow) {
 	if at < 0 {
 		return
 	}
-	old := binary.BigEndian.Uint16(l4[at:])
-	if p.key.Protocol == ProtoUDP && old == 0 {
+	c := l4[at : at+2]
+	if p.key.Protocol == ProtoUDP && sum(c) == 0 {
 		return // has no checksum
 	}
-	c := ^fold(uint64(^old) + after + 0xffff*64 - uint64(fold(before)))
-	if p.key.Protocol == ProtoUDP && c == 0 {
-		c = 0xffff
+	adjust(c, before, after)
+	if p.key.Protocol == ProtoUDP && sum(c) == 0 {
+		c[0], c[1] = 0xff, 0xff
 	}
-	binary.BigEndian.PutUint16(l4[at:], c)
 }
 
 // encapsulate puts a packet into VXLAN. What the node may choose is left zero: the outer source

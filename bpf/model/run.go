@@ -118,12 +118,15 @@ func (n *Node) Run(in Input) Output {
 		}
 		return n.drop(p, reason)
 	}
-	discovery := !p.is4() && p.key.Protocol == ProtoICMPv6 && p.icmpType >= 130 && p.icmpType <= 137
+	discovery := !p.is4() && p.key.Protocol == ProtoICMPv6 && p.icmpType >= 130 && p.icmpType <= 143
 	if p.origin == fromEndpoint && discovery {
 		return n.neighbour(p)
 	}
-	if p.origin.stack() && !p.is4() && p.key.Protocol == ProtoICMPv6 && p.icmpType >= 135 && p.icmpType <= 136 {
+	if p.origin.stack() && discovery {
 		return Output{Verdict: Pass, Data: in.Data} // the same in IPv6
+	}
+	if p.icmpErr {
+		return n.related(p)
 	}
 	return n.handle(p)
 }
