@@ -36,13 +36,14 @@ type node struct {
 // start runs a node until the test ends or stop is called.
 func start(t testing.TB, s *kvstoretest.Server, address string) *node {
 	t.Helper()
-	return startWith(t, s, Config{Cluster: "c3", ClusterID: 3, Node: netip.MustParseAddr(address)})
+	return startAs(t, s.Client(), address)
 }
 
-func startWith(t testing.TB, s *kvstoretest.Server, cfg Config) *node {
+func startAs(t testing.TB, c *kvstore.Client, address string) *node {
 	t.Helper()
+	cfg := Config{Cluster: "c3", ClusterID: 3, Node: netip.MustParseAddr(address)}
 	log := kvstoretest.Log(t)
-	n := &node{client: s.Client(), known: state.NewTable[schema.IdentityKey]("identities", state.Equal[string])}
+	n := &node{client: c, known: state.NewTable[schema.IdentityKey]("identities", state.Equal[string])}
 	n.session = kvstore.NewSession(n.client, kvstore.SessionConfig{TTL: time.Minute, Refresh: time.Second}, log)
 	scope := schema.Scope{Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters}
 	watch := kvstore.NewWatch(n.client, schema.Identities(scope), n.known, kvstore.WatchConfig{Source: "etcd"}, log)

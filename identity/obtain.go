@@ -132,19 +132,18 @@ func (t trial) create(ctx context.Context) (ID, error) {
 		return t.create(ctx)
 	}
 	defer t.known.unreserve(id)
-	master, resting := schema.IdentityMasterKey(uint32(id)), restingKey(id)
+	master := schema.IdentityMasterKey(uint32(id))
 	refs := schema.IdentityReferencesPrefix(t.text)
 	cmps := append([]clientv3.Cmp{absent(master)}, t.guard...)
 	if !t.junk {
 		cmps = append(cmps, nothingUnder(refs))
 	}
-	do := []clientv3.Op{clientv3.OpPut(master, t.text), t.putReference(id)}
-	if id == t.old {
-		// Its rest was for those who still know it by these labels: they may have it back.
-		do = append(do, clientv3.OpDelete(resting))
-	} else {
-		cmps = append(cmps, absent(resting))
+	// A number that the set had before may be had back while it rests: the rest is for those who still
+	// know it by these labels. The row of the rest is the operator's to remove.
+	if id != t.old {
+		cmps = append(cmps, absent(restingKey(id)))
 	}
+	do := []clientv3.Op{clientv3.OpPut(master, t.text), t.putReference(id)}
 	// No Else: it would make the transaction half as large again, every time, for what is rare.
 	made, err := t.batch.txn(ctx, t.text, cmps, do, nil)
 	if err != nil {
@@ -154,7 +153,7 @@ func (t trial) create(ctx context.Context) (ID, error) {
 		t.count(func(s *Stats) { s.Created++ })
 		return id, nil
 	}
-	resp, err := t.client.Txn(ctx).Then(t.look(master, resting)...).Commit()
+	resp, err := t.client.Txn(ctx).Then(t.look(id)...).Commit()
 	if err != nil {
 		return Unknown, err
 	}
@@ -182,7 +181,7 @@ func (t trial) reuse(ctx context.Context, id ID) (ID, error) {
 		[]clientv3.Op{clientv3.OpTxn(
 			alone,
 			[]clientv3.Op{t.putReference(id)},
-			t.look(master, restingKey(id)),
+			t.look(id),
 		)},
 	)
 	if err != nil {
@@ -237,7 +236,7 @@ func (t trial) join(ctx context.Context, refs []reference) (ID, error) {
 		Then(t.putReference(best.id)).
 		Else(clientv3.OpTxn(
 			[]clientv3.Cmp{stands, absent(master)},
-			[]clientv3.Op{clientv3.OpPut(master, t.text), t.putReference(best.id), clientv3.OpDelete(restingKey(best.id))},
+			[]clientv3.Op{clientv3.OpPut(master, t.text), t.putReference(best.id)},
 			nil,
 		)).Commit()
 	if err != nil {

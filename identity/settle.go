@@ -194,7 +194,7 @@ func (a *Allocator) keep(ctx context.Context, u *use, id ID) error {
 			[]clientv3.Op{t.putReference(id), all},
 			[]clientv3.Op{clientv3.OpTxn(
 				[]clientv3.Cmp{absent(master)},
-				[]clientv3.Op{clientv3.OpPut(master, u.text), t.putReference(id), clientv3.OpDelete(restingKey(id)), all},
+				[]clientv3.Op{clientv3.OpPut(master, u.text), t.putReference(id), all},
 				[]clientv3.Op{clientv3.OpGet(master)},
 			)},
 		)).Commit()

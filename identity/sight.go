@@ -28,12 +28,12 @@ type sight struct {
 }
 
 // look returns the operations whose answers saw reads.
-func (t trial) look(master, resting string) []clientv3.Op {
+func (t trial) look(id ID) []clientv3.Op {
 	return []clientv3.Op{
 		clientv3.OpGet(schema.IdentityReferencesPrefix(t.text), clientv3.WithPrefix()),
 		clientv3.OpGet(schema.IdentityLockPath(t.text)+"/", clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1)),
-		clientv3.OpGet(master),
-		clientv3.OpGet(resting, clientv3.WithKeysOnly()),
+		clientv3.OpGet(schema.IdentityMasterKey(uint32(id))),
+		clientv3.OpGet(restingKey(id), clientv3.WithKeysOnly()),
 	}
 }
 
