@@ -17,7 +17,10 @@ import (
 // is left to the underlay's own routes.
 //
 // A pod CIDR that covers what must stay reachable otherwise gets no route, and is named in refused.
-func nodeRoutes(cfg Config, u underlay, dev hostDevices, clusters map[string]Cluster, nodes map[schema.NodeKey]schema.Node) (routes map[netip.Prefix]route, refused []string) {
+// pathMTU is the underlay's MTU on the way to a node, 0 if not known.
+func nodeRoutes(cfg Config, u underlay, dev hostDevices, clusters map[string]Cluster, nodes map[schema.NodeKey]schema.Node,
+	pathMTU func(netip.Addr) int,
+) (routes map[netip.Prefix]route, refused []string) {
 	type owner struct {
 		key  schema.NodeKey
 		rank rank
@@ -40,7 +43,7 @@ func nodeRoutes(cfg Config, u underlay, dev hostDevices, clusters map[string]Clu
 				}
 			}
 			owners[p] = o
-			if r, ok := routeTo(cfg, u, dev, n, p); ok {
+			if r, ok := routeTo(cfg, u, dev, n, p, pathMTU); ok {
 				routes[p] = r
 			} else {
 				delete(routes, p)
@@ -77,13 +80,20 @@ func unroutable(cfg Config, u underlay, p netip.Prefix) string {
 }
 
 // routeTo is the route to one pod CIDR of a node.
-func routeTo(cfg Config, u underlay, dev hostDevices, n schema.Node, p netip.Prefix) (route, bool) {
+func routeTo(cfg Config, u underlay, dev hostDevices, n schema.Node, p netip.Prefix, pathMTU func(netip.Addr) int) (route, bool) {
 	is6 := p.Addr().Is6()
 	if cfg.Mode == ModeVXLAN {
-		if !nodeAddr(cfg, n).IsValid() {
+		there := nodeAddr(cfg, n)
+		if !there.IsValid() {
 			return route{}, false
 		}
-		return route{dst: p, link: dev.hostIndex, src: addrOf(cfg.sources(), is6), mtu: cfg.pathMTU(u)}, true
+		mtu := cfg.pathMTU(u)
+		// Links further on may carry less than our own; the node's own packets have no device in
+		// between that would tell them.
+		if way := pathMTU(there) - cfg.overhead(); way >= minMTU {
+			mtu = min(mtu, way)
+		}
+		return route{dst: p, link: dev.hostIndex, src: addrOf(cfg.sources(), is6), mtu: mtu}, true
 	}
 	via := underlayAddr(n, is6)
 	if !via.IsValid() || !u.onLink(via) {
@@ -104,7 +114,7 @@ func (k *keeper) ensureRoutes(r *report, u underlay, dev hostDevices, first bool
 	for row := range t.Clusters.All() {
 		clusters[row.Key] = row.Value
 	}
-	want, refused := nodeRoutes(k.e.d.cfg, u, dev, clusters, nodes)
+	want, refused := nodeRoutes(k.e.d.cfg, u, dev, clusters, nodes, k.e.host.pathMTU)
 	r.refused = refused
 	for _, p := range k.e.d.cfg.PodCIDRs {
 		want[p] = route{dst: p, unreachable: true}

@@ -39,6 +39,13 @@ func TestNodeRoutes_Modes(t *testing.T) {
 			},
 		},
 		{
+			name: "vxlan-over-a-smaller-link", mode: ModeVXLAN,
+			nodes: map[schema.NodeKey]schema.Node{key("two", "b"): testMeshNode("two", "b", "203.0.113.2", "", "10.0.2.0/24")},
+			want: map[netip.Prefix]route{
+				prefix("10.0.2.0/24"): {dst: prefix("10.0.2.0/24"), link: 9, src: addr("192.0.2.1"), mtu: 1350},
+			},
+		},
+		{
 			name: "native-direct-on-the-link", mode: ModeNative,
 			nodes: map[schema.NodeKey]schema.Node{
 				key("two", "b"): testMeshNode("two", "b", "192.0.2.2", "fd00:ffff::2", "10.0.2.0/24", "fd00:2::/64"),
@@ -83,7 +90,12 @@ func TestNodeRoutes_Modes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := viewConfig(tt.mode)
 			cfg.PodCIDRs = []netip.Prefix{prefix("10.0.1.0/24"), prefix("fd00:1::/64")}
-			got, refused := nodeRoutes(cfg, u, dev, clusters, tt.nodes)
+			got, refused := nodeRoutes(cfg, u, dev, clusters, tt.nodes, func(a netip.Addr) int {
+				if a == addr("203.0.113.2") {
+					return 1400
+				}
+				return 0
+			})
 			if diff := cmp.Diff(tt.want, got, equalAddrs(), cmp.AllowUnexported(route{})); diff != "" {
 				t.Errorf("routes: -want +got\n%s", diff)
 			}
