@@ -60,8 +60,14 @@ func ensureHostDevices(h *host, cfg Config, u underlay) (hostDevices, error) {
 		return d, err
 	}
 	var err error
-	d.vxlanIndex, err = ensureUp(h, vxlanDevice, cfg.pathMTU(u))
+	if d.vxlanIndex, err = ensureUp(h, vxlanDevice, cfg.pathMTU(u)); errors.Is(err, unix.EADDRINUSE) {
+		return d, errors.Join(portTaken(), removeVXLAN(h))
+	}
 	return d, err
+}
+
+func portTaken() error {
+	return &NameClashError{Device: vxlanDevice, Reason: "another tunnel uses UDP port 8472"}
 }
 
 // ensurePair makes weft_host and weft_net.
@@ -189,7 +195,7 @@ func ensureVXLAN(h *host) error {
 	})
 	switch {
 	case errors.Is(err, unix.EADDRINUSE), errors.Is(err, unix.EEXIST):
-		return &NameClashError{Device: vxlanDevice, Reason: "another tunnel uses UDP port 8472"}
+		return portTaken()
 	case err != nil:
 		return fmt.Errorf("add device %s: %w", vxlanDevice, err)
 	}

@@ -6,6 +6,7 @@ package datapath
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 )
@@ -41,3 +42,5 @@ func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
 }
 
 func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
