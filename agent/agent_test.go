@@ -7,8 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,25 +18,17 @@ import (
 
 	"github.com/weft-net/weft/agent/api"
 	"github.com/weft-net/weft/internal/netns"
-	"github.com/weft-net/weft/kvstore"
-	"github.com/weft-net/weft/service"
-	"github.com/weft-net/weft/service/store"
 )
 
-// store gives f a client of the node's etcd.
-func (n *testNode) store(f func(ctx context.Context, c *kvstore.Client) error) {
+// addService writes a definition in a process inside the node's namespace, where
+// the store is.
+func (n *testNode) addService(definition string) {
 	n.t.Helper()
-	n.must(n.ns.Do(func() error {
-		cfg := kvstore.DefaultConfig()
-		cfg.Endpoints = []string{n.etcd.Endpoint()}
-		c, err := kvstore.New(cfg, slog.New(slog.DiscardHandler))
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		// Dialled here, in the namespace of this thread; the client's own goroutines are elsewhere.
-		return f(n.t.Context(), c)
-	}))
+	cmd := n.ns.Command(n.t.Context(), n.exe)
+	cmd.Env = append(os.Environ(), childService+"="+definition, childStore+"="+n.etcd.Endpoint())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		n.t.Fatalf("add service: %v: %s", err, out)
+	}
 }
 
 func (n *testNode) reach(from *netns.NS, address, want string) {
@@ -143,20 +135,15 @@ func TestAgent_Services(t *testing.T) {
 	n.start()
 	client, _ := n.pod("client", "app=client")
 	_, web := n.pod("web", "app=web")
-	parsed, err := service.ParseFile([]byte("name: web\nports: [{port: 8080, targetPort: http}]\nselector: {app: web}\nvips: [10.96.0.9]\n"))
-	n.must(err)
-	n.store(func(ctx context.Context, c *kvstore.Client) error {
-		_, err := store.Add(ctx, c, parsed[0], nil)
-		return err
-	})
+	n.addService("name: web\nports: [{port: 8080, targetPort: http}]\nselector: {app: web}\nvips: [10.96.0.9]\n")
 	n.reach(client, "10.96.0.9:8080", "web")
-	if got := n.rows("services", "default/web"); !strings.Contains(string(got["default/web"].GetValue()), `"active":1`) {
+	if got := n.rows("services", "default/web"); !strings.Contains(string(got["default/web"].GetValue()), `"active":2`) { // one of each family
 		t.Errorf("services: %v", got)
 	}
 	n.stop(syscall.SIGKILL)
 	n.reach(client, "10.96.0.9:8080", "web") // a new connection without an agent
 	n.start()
-	_, err = n.client.EndpointSet(t.Context(), &api.EndpointSetRequest{Id: web.Id, State: "not-ready"})
+	_, err := n.client.EndpointSet(t.Context(), &api.EndpointSetRequest{Id: web.Id, State: "not-ready"})
 	n.must(err)
 	n.eventually("service refuses", func() error {
 		if who, err := call(client, "10.96.0.9:8080"); err == nil {
@@ -209,9 +196,8 @@ func TestAgent_StoreAway(t *testing.T) {
 func TestAgent_RefusesASecond(t *testing.T) {
 	n := newTestNode(t, "")
 	n.start()
-	exe := n.cmd.Path
-	second := n.ns.Command(t.Context(), exe)
-	second.Env = append(second.Environ(), childConfig+"="+n.config)
+	second := n.ns.Command(t.Context(), n.exe)
+	second.Env = append(os.Environ(), childConfig+"="+n.config)
 	out, err := second.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "another agent is running") {
 		t.Errorf("second agent: %v %s", err, out)

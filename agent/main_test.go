@@ -13,16 +13,47 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/service"
+	"github.com/weft-net/weft/service/store"
 )
 
-// childConfig names the file of the agent that this binary is to run instead of the tests.
-const childConfig = "WEFT_TEST_AGENT_CONFIG"
+// Variables by which this binary is something else than the tests.
+const (
+	childConfig  = "WEFT_TEST_AGENT_CONFIG" // an agent with this file
+	childService = "WEFT_TEST_SERVICE"      // adds this definition
+	childStore   = "WEFT_TEST_STORE"        // in the store with this URL
+)
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(childConfig); file != "" {
 		os.Exit(runChild(file))
 	}
+	if definition := os.Getenv(childService); definition != "" {
+		if err := addService(context.Background(), os.Getenv(childStore), definition); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
+}
+
+func addService(ctx context.Context, url, definition string) error {
+	parsed, err := service.ParseFile([]byte(definition))
+	if err != nil {
+		return err
+	}
+	cfg := kvstore.DefaultConfig()
+	cfg.Endpoints = []string{url}
+	c, err := kvstore.New(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = store.Add(ctx, c, parsed[0], nil)
+	return err
 }
 
 // runChild is an agent as a process of its own, which a test can kill.

@@ -35,6 +35,7 @@ type testNode struct {
 	t      *testing.T
 	ns     *netns.NS
 	dir    string
+	exe    string // these tests, which can also be an agent
 	config string
 	socket string
 	etcd   *embedded.Server
@@ -80,6 +81,8 @@ map-ipcache-prefixes: 1024
 map-events: 65536
 %s`, bpffs, filepath.Join(n.dir, "state"), n.socket, filepath.Join(n.dir, "etcd.yaml"), settings))
 	var err error
+	n.exe, err = os.Executable()
+	n.must(err)
 	n.client, n.conn, err = api.Dial(n.socket)
 	n.must(err)
 	t.Cleanup(func() { n.check(n.conn.Close()) })
@@ -128,9 +131,7 @@ func (n *testNode) startEtcd() {
 // start runs an agent and waits until its datapath is ready.
 func (n *testNode) start() {
 	n.t.Helper()
-	exe, err := os.Executable()
-	n.must(err)
-	n.cmd = n.ns.Command(context.Background(), exe)
+	n.cmd = n.ns.Command(context.Background(), n.exe)
 	n.cmd.Env = append(os.Environ(), childConfig+"="+n.config)
 	n.cmd.Stderr = testWriter{n.t}
 	n.must(n.cmd.Start())
