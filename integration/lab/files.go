@@ -11,16 +11,9 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
-)
 
-// Names of certificates, which are the users that 'weft store init' makes.
-const (
-	userRoot   = "root"
-	userRemote = "remote"
+	"github.com/weft-net/weft/kvstore"
 )
-
-func userOperator(c string) string { return "admin-" + c }
-func userNode(n string) string     { return "node-" + n }
 
 func operatorConfig(c *Cluster) string { return filepath.Join(filepath.Dir(c.CA), "operator.yaml") }
 
@@ -39,15 +32,15 @@ func (l *Lab) writeCluster(c *Cluster) error {
 		cert, key string
 	}{
 		{leaf{name: "etcd." + c.Name, server: true, addrs: etcdAddrs}, filepath.Join(dir, "etcd.crt"), filepath.Join(dir, "etcd.key")},
-		{leaf{name: userRoot}, c.AdminCert, c.AdminKey},
-		{leaf{name: userRemote}, c.RemoteCert, c.RemoteKey},
-		{leaf{name: userOperator(c.Name)}, filepath.Join(dir, "operator.crt"), filepath.Join(dir, "operator.key")},
+		{leaf{name: kvstore.UserRoot}, c.AdminCert, c.AdminKey},
+		{leaf{name: kvstore.UserRemote}, c.RemoteCert, c.RemoteKey},
+		{leaf{name: kvstore.UserOperator(c.Name)}, filepath.Join(dir, "operator.crt"), filepath.Join(dir, "operator.key")},
 	}
 	for _, n := range c.Nodes {
 		leaves = append(leaves, struct {
 			leaf
 			cert, key string
-		}{leaf{name: userNode(n.Name)}, filepath.Join(n.Dir, "etcd.crt"), filepath.Join(n.Dir, "etcd.key")})
+		}{leaf{name: kvstore.UserNode(n.Name)}, filepath.Join(n.Dir, "etcd.crt"), filepath.Join(n.Dir, "etcd.key")})
 	}
 	for _, lf := range leaves {
 		if err := ca.issue(lf.leaf, lf.cert, lf.key); err != nil {
@@ -81,7 +74,7 @@ func (s Service) definition(app string, annotations map[string]string) map[strin
 		return map[string]any{"name": name, "port": number, "protocol": protocol}
 	}
 	return map[string]any{
-		"namespace": s.Namespace, "name": s.Name, "annotations": annotations, "addresses": s.Addresses,
+		"namespace": s.Namespace, "name": s.Name, "annotations": annotations, "vips": s.Addresses,
 		"selector": map[string]string{"app": app},
 		"ports": []any{
 			port("http", portHTTP, "TCP"), port("who", portWho, "TCP"), port("who-udp", portWho, "UDP"),
@@ -112,7 +105,7 @@ func (l *Lab) writeNode(c Cluster, n Node) error {
 	return writeYAML(n.Config, map[string]any{
 		"node": n.Name, "cluster": c.Name, "cluster-id": c.ID,
 		"addresses": n.Addresses, "pod-cidrs": n.PodCIDRs, "service-cidrs": c.ServiceCIDRs,
-		"family": string(l.Family), "mode": string(l.Mode), "underlay": []string{dataDev},
+		"family": string(l.Family), "mode": string(l.Mode), "underlay": dataDev,
 		"bpffs": l.BPFFS, "state-dir": filepath.Join(n.Dir, "state"), "socket": n.Socket,
 		"etcd": etcd, "clustermesh-dir": mesh,
 		// A laptop's worth of maps: 64k flows instead of 512k.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -119,7 +120,12 @@ func (l *Lab) startStores(ctx context.Context) error {
 		if err := l.startEtcd(ctx, c); err != nil {
 			return err
 		}
-		_, err := l.run(ctx, c.Operator.Netns, "store", "init", "--etcd", c.EtcdConfig, "--cluster", c.Name)
+		var nodes []string
+		for _, n := range c.Nodes {
+			nodes = append(nodes, n.Name)
+		}
+		_, err := l.run(ctx, c.Operator.Netns, "store", "init", "--etcd", c.EtcdConfig, "--cluster", c.Name,
+			"--nodes", strings.Join(nodes, ","))
 		return err
 	})
 }

@@ -1,0 +1,173 @@
+// Copyright The Weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+
+	"github.com/weft-net/weft/integration/lab"
+	"github.com/weft-net/weft/internal/netns"
+)
+
+// patience bounds a wait of a script for a condition. It is long because the machine may be slow;
+// nothing is judged by how much of it was needed.
+const patience = 60 * time.Second
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// build makes the weft binary that the scripts run, under the race detector where there is a C
+// compiler for it.
+func build(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "weft")
+	args := []string{"build", "-o", bin}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	out, err := exec.Command("go", append(args, "github.com/weft-net/weft/cmd/weft")...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("build weft: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// TestScripts runs each script of testdata with a lab name of its own. A lab is a dozen processes,
+// so on a small machine they run one after the other.
+func TestScripts(t *testing.T) {
+	netns.RequireRoot(t)
+	bin := build(t)
+	turn := make(chan struct{}, 1)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			turn <- struct{}{}
+			env.Defer(func() { <-turn })
+			name := labName(env.WorkDir)
+			env.Setenv("LAB", name)
+			env.Setenv("WEFT", bin)
+			env.Setenv("PATH", filepath.Dir(bin)+string(os.PathListSeparator)+env.Getenv("PATH"))
+			env.Defer(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				if err := lab.Down(ctx, name, lab.DirOf(name)); err != nil {
+					t.Error(err)
+				}
+			})
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"lab":        cmdLab,
+			"eventually": cmdEventually,
+			"gone":       cmdGone,
+			"races":      cmdRaces,
+		},
+	})
+}
+
+// labName makes a lab's name of the script's: at most twelve letters and digits.
+func labName(work string) string {
+	name := strings.TrimPrefix(filepath.Base(work), "script-")
+	name = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}, name)
+	return "t" + name[:min(len(name), 11)]
+}
+
+// cmdLab runs "weft lab ARGS --name $LAB" (name and -- in the right place). When it fails, the ends
+// of the lab's logs are shown.
+func cmdLab(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) == 0 {
+		ts.Fatalf("usage: lab SUBCOMMAND ...")
+	}
+	err := ts.Exec("weft", labArgs(ts, args)...)
+	if (err != nil) != neg {
+		if !neg {
+			showLogs(ts)
+		}
+		ts.Fatalf("weft lab %s: %v", strings.Join(args, " "), err)
+	}
+}
+
+func labArgs(ts *testscript.TestScript, args []string) []string {
+	return append([]string{"lab", args[0], "--name", ts.Getenv("LAB")}, args[1:]...)
+}
+
+func showLogs(ts *testscript.TestScript) {
+	logs, _ := filepath.Glob(filepath.Join(lab.DirOf(ts.Getenv("LAB")), "*", "*.log"))
+	for _, file := range logs {
+		b, err := os.ReadFile(file)
+		if err != nil || len(b) == 0 || strings.HasSuffix(file, "-web.log") {
+			continue
+		}
+		const most = 3000
+		ts.Logf("--- %s\n%s", file, b[max(0, len(b)-most):])
+	}
+}
+
+// cmdEventually repeats "lab ARGS" until it succeeds (with !: until it fails), optionally until its
+// output has a text: eventually [!] [-out TEXT] ARGS.
+func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
+	want := ""
+	if len(args) > 2 && args[0] == "-out" {
+		want, args = args[1], args[2:]
+	}
+	last := ""
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		cmd := exec.Command(ts.Getenv("WEFT"), labArgs(ts, args)...)
+		cmd.Dir = ts.MkAbs(".")
+		out, err := cmd.CombinedOutput()
+		last = fmt.Sprintf("%s%v", out, err)
+		if neg && err != nil || !neg && err == nil && strings.Contains(string(out), want) {
+			return
+		}
+		time.Sleep(100 * time.Millisecond) // the condition is outside of this process
+	}
+	showLogs(ts)
+	ts.Fatalf("not within %v: lab %s: %s", patience, strings.Join(args, " "), last)
+}
+
+// cmdGone checks that nothing of the lab is left on the host.
+func cmdGone(ts *testscript.TestScript, neg bool, _ []string) {
+	name := ts.Getenv("LAB")
+	traces, err := lab.Traces(name, lab.DirOf(name))
+	ts.Check(err)
+	if (len(traces) > 0) != neg {
+		ts.Fatalf("traces of the lab: %v", traces)
+	}
+}
+
+// cmdRaces fails if the race detector spoke up in one of the lab's processes, or one of them
+// panicked.
+func cmdRaces(ts *testscript.TestScript, _ bool, _ []string) {
+	logs, err := filepath.Glob(filepath.Join(lab.DirOf(ts.Getenv("LAB")), "*", "*.log"))
+	ts.Check(err)
+	if len(logs) == 0 {
+		ts.Fatalf("no logs of the lab %s", ts.Getenv("LAB"))
+	}
+	for _, file := range logs {
+		b, err := os.ReadFile(file)
+		ts.Check(err)
+		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
+			if i := strings.Index(string(b), bad); i >= 0 {
+				ts.Fatalf("%s: %s", file, b[i:min(len(b), i+4000)])
+			}
+		}
+	}
+}
