@@ -148,11 +148,8 @@ func (e *engine) addEndpoint(v veth, netNSPath string) (err error) {
 			return err
 		}
 	}
-	if err := v.setUpInside(pod); err != nil {
-		return err
-	}
 	e.endpoints.setPathMTU(v.slot, v.pathMTU)
-	return v.setUpHost(e.host, e.d.cfg.sources())
+	return v.setUp(e.host, pod, e.d.cfg.sources())
 }
 
 // sources are the node's addresses as endpoints see them, here and elsewhere: those that it has in the

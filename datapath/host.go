@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -68,6 +69,24 @@ func (h *host) linkAt(index int) (netlink.Link, error) {
 		return nil, fmt.Errorf("find device %d: %w", index, err)
 	}
 	return l, nil
+}
+
+// awaitUp returns when a device can send. The kernel notices some time after its other end came up
+// that it has a carrier; what is sent before is dropped without a trace.
+func (h *host) awaitUp(index int) error {
+	const patience = 2 * time.Second
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		link, err := h.nl.LinkByIndex(index)
+		if err != nil {
+			return fmt.Errorf("find device %d: %w", index, err)
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("device %s: no carrier", link.Attrs().Name)
+		}
+	}
 }
 
 func notFound(err error) bool {

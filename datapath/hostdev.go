@@ -50,6 +50,11 @@ func ensureHostDevices(h *host, cfg Config, u underlay) (hostDevices, error) {
 			d.netIndex = index
 		}
 	}
+	for _, index := range []int{d.netIndex, d.hostIndex} {
+		if err := h.awaitUp(index); err != nil {
+			return d, err
+		}
+	}
 	if err := ensureAddrs(h, d.hostIndex, cfg.InsideIPs); err != nil {
 		return d, err
 	}

@@ -68,6 +68,7 @@ type testNode struct {
 	ns     *netns.NS
 	cfg    Config
 	tables Tables
+	reg    prometheus.Registerer // nil: none
 
 	d    *Datapath
 	stop func() // stops Run and waits for it
@@ -88,7 +89,7 @@ func testConfig(name string) Config {
 // start runs the datapath until stop is called or the test ends, and waits until it is ready.
 func (n *testNode) start() {
 	n.t.Helper()
-	d, err := New(n.cfg, n.tables, slog.New(slog.NewTextHandler(testWriter{n.t}, nil)), prometheus.NewRegistry())
+	d, err := New(n.cfg, n.tables, slog.New(slog.NewTextHandler(testWriter{n.t}, nil)), n.reg)
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -140,6 +140,18 @@ func (v veth) find(node *host) (netlink.Link, error) {
 	return byName, nil
 }
 
+// setUp brings both ends up with all that belongs to them. The end that comes second is usable at
+// once; the first one is waited for.
+func (v veth) setUp(node, pod *host, sources []netip.Addr) error {
+	if err := v.setUpHost(node, sources); err != nil {
+		return err
+	}
+	if err := v.setUpInside(pod); err != nil {
+		return err
+	}
+	return node.awaitUp(v.index())
+}
+
 // setUpInside gives the endpoint's end its addresses, routes and neighbours and brings it up.
 func (v veth) setUpInside(pod *host) error {
 	link, err := pod.nl.LinkByName(v.inside)

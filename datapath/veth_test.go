@@ -94,10 +94,7 @@ func TestVeth_CreateAndUse(t *testing.T) {
 		if made != want {
 			t.Errorf("create: made = %v, want %v", made, want)
 		}
-		if err := v.setUpInside(pod); err != nil {
-			t.Fatal(err)
-		}
-		if err := v.setUpHost(node, sources); err != nil {
+		if err := v.setUp(node, pod, sources); err != nil {
 			t.Fatal(err)
 		}
 	}
