@@ -4,6 +4,7 @@
 package kvstore_test
 
 import (
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -19,3 +20,10 @@ func plain(t testing.TB) *kvstoretest.Server {
 }
 
 func TestWatch_Conformance(t *testing.T) { kvstoretest.RunWatch(t, plain) }
+
+func TestWatch_ConformanceOverTLS(t *testing.T) {
+	ca := kvstoretest.NewCA(t, "ours")
+	kvstoretest.RunWatch(t, func(t testing.TB) *kvstoretest.Server {
+		return kvstoretest.Start(t, kvstoretest.Options{CA: ca, Name: "server-" + strings.ReplaceAll(t.Name(), "/", "-")})
+	})
+}

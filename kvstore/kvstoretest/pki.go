@@ -56,6 +56,12 @@ func NewCA(t testing.TB, name string) *CA {
 // replaces the files, as a rotation does.
 func (ca *CA) Issue(t testing.TB, name string, valid time.Duration) (certFile, keyFile string) {
 	t.Helper()
+	return ca.issue(t, name, name, valid)
+}
+
+// issue makes a certificate with a common name in files of another name.
+func (ca *CA) issue(t testing.TB, name, file string, valid time.Duration) (certFile, keyFile string) {
+	t.Helper()
 	key := newKey(t)
 	tmpl := &x509.Certificate{
 		SerialNumber: serial(t),
@@ -75,8 +81,8 @@ func (ca *CA) Issue(t testing.TB, name string, valid time.Duration) (certFile, k
 	if err != nil {
 		t.Fatal(err)
 	}
-	certFile = filepath.Join(ca.dir, name+".crt")
-	keyFile = filepath.Join(ca.dir, name+".key")
+	certFile = filepath.Join(ca.dir, file+".crt")
+	keyFile = filepath.Join(ca.dir, file+".key")
 	writePEM(t, certFile, "CERTIFICATE", der)
 	writePEM(t, keyFile, "EC PRIVATE KEY", keyDER)
 	return certFile, keyFile

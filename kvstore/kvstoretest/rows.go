@@ -64,7 +64,7 @@ func WatchConfig() kvstore.WatchConfig {
 		PageSize:   50,
 		Gap:        100,
 		Progress:   50 * time.Millisecond,
-		Silence:    400 * time.Millisecond,
+		Silence:    5 * time.Second, // on a busy machine a working server is silent for a while
 		MinBackoff: time.Millisecond,
 		MaxBackoff: 50 * time.Millisecond,
 	}

@@ -8,6 +8,7 @@ package kvstoretest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,7 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/embedded"
@@ -35,8 +39,9 @@ type Server struct {
 	*embedded.Server
 	Proxy *Proxy
 	t     testing.TB
-	tls   bool
 	alive bool
+
+	caFile, certFile, keyFile string // of clients; "" without TLS
 }
 
 // Start runs an etcd until the test ends.
@@ -57,7 +62,11 @@ func Start(t testing.TB, opts Options) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Server: e, t: t, tls: opts.CA != nil, alive: true}
+	s := &Server{Server: e, t: t, alive: true}
+	if opts.CA != nil {
+		s.caFile = opts.CA.File
+		s.certFile, s.keyFile = opts.CA.issue(t, kvstore.UserRoot, opts.Name+"-client", time.Hour)
+	}
 	s.Proxy = newProxy(t, addr)
 	t.Cleanup(func() {
 		if s.alive {
@@ -67,10 +76,11 @@ func Start(t testing.TB, opts Options) *Server {
 	return s
 }
 
-// ClientConfig reaches the server directly.
+// ClientConfig reaches the server directly, with TLS as the user root.
 func (s *Server) ClientConfig() kvstore.Config {
 	cfg := kvstore.DefaultConfig()
 	cfg.Endpoints = []string{s.Endpoint()}
+	cfg.CAFile, cfg.CertFile, cfg.KeyFile = s.caFile, s.certFile, s.keyFile
 	return cfg
 }
 
@@ -78,7 +88,7 @@ func (s *Server) ClientConfig() kvstore.Config {
 func (s *Server) ProxyConfig() kvstore.Config {
 	cfg := s.ClientConfig()
 	scheme := "http://"
-	if s.tls {
+	if s.caFile != "" {
 		scheme = "https://"
 	}
 	cfg.Endpoints = []string{scheme + s.Proxy.Addr()}
@@ -133,21 +143,31 @@ func (s *Server) Wipe() {
 }
 
 // Put writes a key and returns the revision.
-func (s *Server) Put(c *kvstore.Client, key, value string) int64 {
+func (s *Server) Put(c *kvstore.Client, key, value string) (revision int64) {
 	s.t.Helper()
-	rev, err := c.Put(s.t.Context(), key, []byte(value), 0)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return rev
+	s.again(func() (err error) {
+		revision, err = c.Put(s.t.Context(), key, []byte(value), 0)
+		return err
+	})
+	return revision
 }
 
 // Delete removes a key.
 func (s *Server) Delete(c *kvstore.Client, key string) {
 	s.t.Helper()
-	if _, err := c.Delete(s.t.Context(), key); err != nil {
-		s.t.Fatal(err)
-	}
+	s.again(func() error {
+		_, err := c.Delete(s.t.Context(), key)
+		return err
+	})
+}
+
+// Commit does operations in one transaction.
+func (s *Server) Commit(c *kvstore.Client, ops ...clientv3.Op) {
+	s.t.Helper()
+	s.again(func() error {
+		_, err := c.Txn(s.t.Context()).Then(ops...).Commit()
+		return err
+	})
 }
 
 // Fill writes n keys prefix+number, a hundred in a transaction.
@@ -158,9 +178,7 @@ func (s *Server) Fill(c *kvstore.Client, prefix string, n int, value string) {
 		for ; i < n && len(ops) < 100; i++ {
 			ops = append(ops, clientv3.OpPut(fmt.Sprintf("%s%06d", prefix, i), value))
 		}
-		if _, err := c.Txn(s.t.Context()).Then(ops...).Commit(); err != nil {
-			s.t.Fatal(err)
-		}
+		s.Commit(c, ops...)
 	}
 }
 
@@ -176,8 +194,27 @@ func (s *Server) Burn(c *kvstore.Client, n int) {
 func (s *Server) Compact(c *kvstore.Client) {
 	s.t.Helper()
 	rev := s.Put(c, "burn", "x")
-	if _, err := c.Etcd().Compact(s.t.Context(), rev, clientv3.WithCompactPhysical()); err != nil {
-		s.t.Fatal(err)
+	s.again(func() error {
+		_, err := c.Etcd().Compact(s.t.Context(), rev, clientv3.WithCompactPhysical())
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			return nil // by an attempt that had no answer
+		}
+		return err
+	})
+}
+
+// again makes a request until the connection lets it: a client may notice only by it that the
+// server was killed and started again.
+func (s *Server) again(request func() error) {
+	s.t.Helper()
+	for tries := 1; ; tries++ {
+		err := request()
+		if err == nil {
+			return
+		}
+		if code := status.Code(err); tries == 10 || code != codes.Unavailable && !errors.As(err, new(*kvstore.EndpointError)) {
+			s.t.Fatal(err)
+		}
 	}
 }
 

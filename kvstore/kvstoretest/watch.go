@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -29,12 +30,17 @@ type fixture struct {
 
 func newFixture(t *testing.T, start func(testing.TB) *Server, before func(f *fixture)) *fixture {
 	t.Helper()
+	return newFixtureOf(t, start, WatchConfig(), before)
+}
+
+func newFixtureOf(t *testing.T, start func(testing.TB) *Server, cfg kvstore.WatchConfig, before func(f *fixture)) *fixture {
+	t.Helper()
 	f := &fixture{Server: start(t), table: Table()}
 	f.direct = f.Client()
 	if before != nil {
 		before(f)
 	}
-	f.watch = Watch(t, NewClient(t, f.ProxyConfig()), f.table, WatchConfig())
+	f.watch = Watch(t, NewClient(t, f.ProxyConfig()), f.table, cfg)
 	f.wantSynced(t)
 	return f
 }
@@ -267,7 +273,7 @@ func watchCompacted(t *testing.T, start func(testing.TB) *Server) {
 func watchCompactedList(t *testing.T, start func(testing.TB) *Server) {
 	s := start(t)
 	direct := s.Client()
-	s.Fill(direct, Prefix, 2000, "x")
+	s.Fill(direct, Prefix, 600, "x")
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
@@ -338,7 +344,9 @@ func watchAnotherStore(t *testing.T, start func(testing.TB) *Server) {
 }
 
 func watchSilent(t *testing.T, start func(testing.TB) *Server) {
-	f := newFixture(t, start, func(f *fixture) { f.Fill(f.direct, Prefix, 20, "x") })
+	cfg := WatchConfig()
+	cfg.Silence = 400 * time.Millisecond
+	f := newFixtureOf(t, start, cfg, func(f *fixture) { f.Fill(f.direct, Prefix, 20, "x") })
 	f.Proxy.Freeze()
 	f.wantAway(t)
 	var silent *kvstore.EndpointError
@@ -461,9 +469,7 @@ func watchRandom(t *testing.T, start func(testing.TB) *Server) {
 					model[k] = v
 				}
 			}
-			if _, err := f.direct.Txn(t.Context()).Then(ops...).Commit(); err != nil {
-				t.Fatal(err)
-			}
+			f.Commit(f.direct, ops...)
 		}
 		switch r.IntN(7) {
 		case 0:
