@@ -62,7 +62,7 @@ type world struct {
 	a, b *node
 }
 
-func newNS(t *testing.T, name string) *netns.NS {
+func newNS(t testing.TB, name string) *netns.NS {
 	t.Helper()
 	ns, err := netns.New(fmt.Sprintf("bpf-%d-%s", os.Getpid(), name))
 	must(t, err)

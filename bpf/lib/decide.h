@@ -133,8 +133,10 @@ static __always_inline enum drop_reason receiver_end(const struct packet *pkt, c
 
 	if (reason)
 		return reason;
-	/* The other end came through the host's stack, which may translate it once more. */
-	if (flow->state & FLOW_HOST && flow->state & FLOW_REPLY) {
+	/* The other end came through the host's stack, which may translate it once more. Answers of the
+	 * world may come through it, too: those go to the endpoint.
+	 */
+	if (pkt->origin == ORIGIN_ENDPOINT && flow->state & FLOW_HOST && flow->state & FLOW_REPLY) {
 		end->ifindex = 0;
 		end->state = 0;
 		end->node = 0;

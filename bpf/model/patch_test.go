@@ -29,13 +29,16 @@ type referee struct {
 	Address [16]byte
 	VNI     uint32 // what the helper skb_get_tunnel_key returns
 	Calls   uint32 // redirects called
+	Armed   uint32 // number of the helper call before which something happens, from 1
+	Fired   uint32 // it happened
 }
 
 // Offsets in referee.
 const (
 	offClock, offTime, offHelper, offIfindex, offFlags = 0, 8, 16, 20, 24
 	offSize, offFamily, offAddress, offVNI, offCalls   = 32, 36, 40, 56, 60
-	refereeSize                                        = 64
+	offArmed, offFired                                 = 64, 68
+	refereeSize                                        = 72
 )
 
 // Return values of tcx programs.

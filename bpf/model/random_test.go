@@ -137,17 +137,26 @@ func (d dice) fresh() step {
 	return d.arrive(program, slot, f, d.one(2))
 }
 
-// continued is a packet of a connection that has an entry.
-func (d dice) continued() (step, bool) {
-	keys := slices.SortedFunc(maps.Keys(d.g.n.Flows), func(a, b bpf.FlowKey) int { return strings.Compare(describeKey(a), describeKey(b)) })
-	keys = slices.AppendSeq(keys, slices.Values(slices.SortedFunc(maps.Keys(d.g.n.Young), func(a, b bpf.FlowKey) int { return strings.Compare(describeKey(a), describeKey(b)) })))
-	if len(keys) == 0 {
-		return step{}, false
+// known is an entry of a connection that there is.
+func (d dice) known() (key bpf.FlowKey, flow bpf.Flow, ok bool) {
+	var keys []bpf.FlowKey
+	for _, table := range []map[bpf.FlowKey]*bpf.Flow{d.g.n.Flows, d.g.n.Young} {
+		keys = slices.AppendSeq(keys, maps.Keys(table))
 	}
-	key := keys[d.IntN(len(keys))]
-	var f frame
+	if len(keys) == 0 {
+		return key, flow, false
+	}
+	slices.SortFunc(keys, func(a, b bpf.FlowKey) int { return strings.Compare(describeKey(a), describeKey(b)) })
+	key = keys[d.IntN(len(keys))]
+	if f := d.g.n.Flows[key]; f != nil {
+		return key, *f, true
+	}
+	return key, *d.g.n.Young[key], true
+}
+
+// of makes a frame one of a connection.
+func (f *frame) of(key bpf.FlowKey) {
 	f.src, f.dst = bpf.Addr(key.Source), bpf.Addr(key.Destination)
-	d.content(&f)
 	f.proto, f.sport, f.dport = key.Protocol, bpf.Port(key.SourcePort), bpf.Port(key.DestinationPort)
 	if f.proto == icmp4 || f.proto == icmp6 {
 		f.kind = map[uint8]byte{icmp4: 8, icmp6: 128}[f.proto]
@@ -157,9 +166,21 @@ func (d dice) continued() (step, bool) {
 		}
 	}
 	f.noChecksum = f.noChecksum && f.proto == udp
-	flow := d.g.n.Flows[key]
-	if flow == nil {
-		flow = d.g.n.Young[key]
+}
+
+// continued is a packet of a connection that has an entry, or an error about one.
+func (d dice) continued() (step, bool) {
+	key, flow, ok := d.known()
+	if !ok {
+		return step{}, false
+	}
+	var f frame
+	f.src = bpf.Addr(key.Source)
+	if d.one(6) {
+		f = d.failed(key)
+	} else {
+		d.content(&f)
+		f.of(key)
 	}
 	if key.From != 0 {
 		return d.arrive(model.FromEndpoint, int(key.From), f, false), true
@@ -169,6 +190,30 @@ func (d dice) continued() (step, bool) {
 		program = pick(d, model.FromHost, model.ToEndpoint)
 	}
 	return d.arrive(program, int(flow.Ifindex)-base, f, d.one(2)), true
+}
+
+// failed is an ICMP error that goes the way of a connection's packets: it quotes one of the other
+// direction.
+func (d dice) failed(key bpf.FlowKey) frame {
+	quoted := frame{src: bpf.Addr(key.Destination)}
+	d.content(&quoted)
+	key.Source, key.Destination = key.Destination, key.Source
+	key.SourcePort, key.DestinationPort = key.DestinationPort, key.SourcePort
+	quoted.of(key)
+	if d.one(20) {
+		quoted.sport++
+	}
+	e := frame{src: quoted.dst, dst: quoted.src, proto: icmp4, kind: pick[byte](d, 3, 11, 12), code: pick[byte](d, 0, 1, 3, 4)}
+	if !e.is4() {
+		e.proto, e.kind = icmp6, pick[byte](d, 1, 2, 3, 4)
+	}
+	if d.one(3) {
+		e.src = d.anybody(key.Family)
+	}
+	e.ttl = pick[uint8](d, 64, 64, 64, 1)
+	e.payload = quoted.bytes()[14:]
+	e.payload = e.payload[:min(len(e.payload), pick(d, 20, 28, 28, 48, 48, 100, 1000))]
+	return e
 }
 
 // arrive makes a step of a frame: it meets a program, on an endpoint's device or in a tunnel where

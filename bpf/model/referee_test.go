@@ -22,12 +22,12 @@ type game struct {
 	k *kernel
 	n *model.Node
 
+	last   model.Output      // of the model
 	chosen map[string]uint32 // by tuple and service: what the programs chose
-	ports  map[bpf.FlowKey]uint16
 }
 
 func newGame(k *kernel, cfg bpf.Config) *game {
-	g := &game{k: k, n: model.NewNode(cfg), chosen: map[string]uint32{}, ports: map[bpf.FlowKey]uint16{}}
+	g := &game{k: k, n: model.NewNode(cfg), chosen: map[string]uint32{}}
 	g.n.Route = k.w.route
 	return g
 }
@@ -38,7 +38,6 @@ func (g *game) reset(cfg bpf.Config) error {
 	n.Route = g.k.w.route
 	g.n = n
 	clear(g.chosen)
-	clear(g.ports)
 	for _, table := range []string{"flows", "flows_young"} {
 		if err := write(g.k.c.Maps[table], map[bpf.FlowKey]bpf.Flow{}); err != nil {
 			return err
@@ -128,6 +127,7 @@ func (g *game) judge(in model.Input, saw sight, guess uint32) (diff string, unkn
 		return slot
 	}
 	out := g.n.Run(in)
+	g.last = out
 
 	add := func(what, diff string) {
 		if diff != "" {

@@ -18,8 +18,8 @@ const (
 // translate writes the new addresses and ports into a packet. Checksums change by the difference,
 // so that what was wrong stays wrong and what was right stays right.
 func (n *Node) translate(p *packet, flow *bpf.Flow) {
-	if flow.State&(bpf.FlowSource|bpf.FlowDestination) == 0 {
-		return
+	if flow.State&(bpf.FlowSource|bpf.FlowDestination) == 0 || p.icmpErr {
+		return // an error is translated already
 	}
 	to := n.sent(p.key, flow)
 	h := p.data[p.l3:]
