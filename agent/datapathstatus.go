@@ -12,6 +12,9 @@ import (
 func (a *Agent) datapathLines() []*api.StatusLine {
 	var lines []*api.StatusLine
 	for _, l := range a.datapath.Status() {
+		if l.Name != "datapath" {
+			l.Name = "datapath " + l.Name // there are endpoints and services of the agent too
+		}
 		lines = append(lines, &api.StatusLine{
 			Component: l.Name, Health: healthOf(l.State), Summary: l.Text, Reason: l.Reason, Hint: l.Do,
 		})

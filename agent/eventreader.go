@@ -120,10 +120,10 @@ func (n *names) end(at netip.AddrPort, number uint32) *api.FlowEnd {
 	return e
 }
 
-// service names the service behind a frontend.
+// service names the service behind a frontend, or the frontend if that is gone.
 func (n *names) service(f service.Frontend) string {
 	if row, ok := n.tables.frontends.Get(f); ok {
-		return row.Value.Name.String() + " " + f.String()
+		return row.Value.Name.String()
 	}
 	return f.String()
 }

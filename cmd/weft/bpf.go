@@ -113,7 +113,8 @@ func readMap(ctx context.Context, c api.AgentClient, name string, limit uint32) 
 	}
 }
 
-// fields makes a column of every field that some entry has.
+// fields makes a column of every field that some entry has and that is not a part
+// of every key.
 func fields(entries []mapEntry) (header []string, rows [][]string) {
 	values := make([]map[string]any, len(entries))
 	names := map[string]any{}
@@ -121,8 +122,9 @@ func fields(entries []mapEntry) (header []string, rows [][]string) {
 		if json.Unmarshal(e.Value, &values[i]) != nil {
 			values[i] = map[string]any{"value": string(e.Value)}
 		}
+		parts := strings.FieldsFunc(strings.ReplaceAll(e.Key, "->", " "), func(r rune) bool { return r == ' ' || r == '/' })
 		for k, v := range values[i] {
-			if !empty(v) {
+			if !empty(v) && !slices.Contains(parts, flat(v)) {
 				names[k] = nil
 			}
 		}

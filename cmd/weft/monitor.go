@@ -51,10 +51,6 @@ func endOf(e *api.FlowEnd) endView {
 
 // String is address:port and, where known, who it is.
 func (e endView) String() string {
-	s := e.Address
-	if e.Port != 0 {
-		s = net.JoinHostPort(e.Address, strconv.FormatUint(uint64(e.Port), 10))
-	}
 	who := e.Name
 	if e.Cluster != "" && who != "" {
 		who = e.Cluster + ":" + who
@@ -62,7 +58,14 @@ func (e endView) String() string {
 	if who == "" {
 		who = fmt.Sprintf("identity %d", e.Identity)
 	}
-	return s + " (" + who + ")"
+	return e.address() + " (" + who + ")"
+}
+
+func (e endView) address() string {
+	if e.Port == 0 {
+		return e.Address
+	}
+	return net.JoinHostPort(e.Address, strconv.FormatUint(uint64(e.Port), 10))
 }
 
 func monitorCommand(a *app) *cobra.Command {
@@ -123,12 +126,13 @@ func printEvent(a *app, e *api.FlowEvent) error {
 
 // String is the event on one line.
 func (v eventView) String() string {
-	s := fmt.Sprintf("%s %-7s %-5s %v -> %v", v.Time.Local().Format("15:04:05.000"), v.Type, v.Protocol, v.Source, v.Destination)
+	to := v.Destination.String()
+	if v.Service != "" {
+		to = fmt.Sprintf("%s (service %s)", v.Destination.address(), v.Service)
+	}
+	s := fmt.Sprintf("%s %-7s %-5s %v -> %s", v.Time.Local().Format("15:04:05.000"), v.Type, v.Protocol, v.Source, to)
 	if v.Backend != nil {
 		s += fmt.Sprintf(" = %v", *v.Backend)
-	}
-	if v.Service != "" {
-		s += "  service " + v.Service
 	}
 	if v.Reason != "" {
 		s += "  " + v.Reason
