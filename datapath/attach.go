@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -52,18 +53,24 @@ type attacher struct {
 	host    *host
 	pins    pins
 	objects *bpf.Objects
+
+	// mu makes looking at a pin and acting on it one step: the devices of a slot come and go while
+	// the keeper removes what is left of those that are gone.
+	mu sync.Mutex
 }
 
 // attach makes sure that the program of this load runs at a device. A link that is pinned is
 // updated in place, so that no packet meets a device without a program.
 func (a *attacher) attach(ifindex int, h hook) error {
-	if err := a.tryAttach(ifindex, h); err != nil {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.tryAttachLocked(ifindex, h); err != nil {
 		return fmt.Errorf("attach %s to device %d: %w", h.program, ifindex, err)
 	}
 	return nil
 }
 
-func (a *attacher) tryAttach(ifindex int, h hook) error {
+func (a *attacher) tryAttachLocked(ifindex int, h hook) error {
 	path := a.pins.link(ifindex, h.program)
 	program := h.of(a.objects)
 	have, err := link.LoadPinnedLink(path, nil)
@@ -125,6 +132,8 @@ func (a *attacher) current(ifindex int, h hook) bool {
 // detach removes a program from a device; it is no error if it is not there. When it returns, no
 // packet meets the program any more, but for those that are in it.
 func (a *attacher) detach(ifindex int, h hook) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if err := unpinLink(a.pins.link(ifindex, h.program)); err != nil {
 		return fmt.Errorf("detach %s from device %d: %w", h.program, ifindex, err)
 	}
@@ -161,16 +170,23 @@ func (a *attacher) eachLink(keep func(ifindex int, program string, on int) bool)
 		return fmt.Errorf("pins: %w", err)
 	}
 	for _, entry := range entries {
-		path := filepath.Join(a.pins.links(), entry.Name())
-		ifindex, program, ok := parseLink(entry.Name())
-		if ok && keep(ifindex, program, pinnedTo(path)) {
-			continue
-		}
-		if err := unpinLink(path); err != nil {
+		if err := a.unpinUnless(entry.Name(), keep); err != nil {
 			return fmt.Errorf("detach %s: %w", entry.Name(), err)
 		}
 	}
 	return nil
+}
+
+// unpinUnless detaches one link that keep does not want; keep only looks at what it is given.
+func (a *attacher) unpinUnless(name string, keep func(ifindex int, program string, on int) bool) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	path := filepath.Join(a.pins.links(), name)
+	ifindex, program, ok := parseLink(name)
+	if ok && keep(ifindex, program, pinnedTo(path)) {
+		return nil
+	}
+	return unpinLink(path)
 }
 
 // pinnedTo is the index of the device of a pinned link, 0 if there is none.

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -151,34 +150,4 @@ func (d *Datapath) NodeAddr(index uint16) netip.Addr {
 		return e.nodes.addr(uint32(index))
 	}
 	return netip.Addr{}
-}
-
-// pathInterval is how often the MTU of the paths to other nodes is asked for: the kernel announces
-// changes of routes, but not what it learns from ICMP.
-const pathInterval = 5 * time.Second
-
-// followPaths writes changed path MTUs into the nodes map, and frees indexes of nodes that are gone.
-func (e *engine) followPaths(ctx context.Context) error {
-	tick := time.NewTicker(pathInterval)
-	defer tick.Stop()
-	const releaseEvery = 120 // ticks
-	for n := 1; ; n++ {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		changed, err := e.nodes.refreshMTUs()
-		if err != nil {
-			return err
-		}
-		if changed {
-			e.gen.Mark()
-		}
-		if n%releaseEvery == 0 {
-			if err := e.ipcacheOps.releaseNodes(); err != nil {
-				return err
-			}
-		}
-	}
 }

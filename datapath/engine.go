@@ -33,11 +33,12 @@ type engine struct {
 	serviceRec  *state.Reconciler[service.Frontend, service.Service]
 
 	endpoints endpointLocks
+	pathKick  chan struct{} // holds one request to ask for path MTUs
 }
 
 // startEngine does what comes before Ready. The programs of this run are in force when it returns.
 func startEngine(d *Datapath) (_ *engine, err error) {
-	e := &engine{d: d, pins: pinsOf(d.cfg.BPFRoot, d.cfg.NodeName)}
+	e := &engine{d: d, pins: pinsOf(d.cfg.BPFRoot, d.cfg.NodeName), pathKick: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			e.Close()

@@ -74,17 +74,38 @@ func (h *host) linkAt(index int) (netlink.Link, error) {
 // awaitUp returns when a device can send. The kernel notices some time after its other end came up
 // that it has a carrier; what is sent before is dropped without a trace.
 func (h *host) awaitUp(index int) error {
-	const patience = 2 * time.Second
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	return await(func() error {
 		link, err := h.nl.LinkByIndex(index)
 		if err != nil {
 			return fmt.Errorf("find device %d: %w", index, err)
 		}
-		if link.Attrs().OperState == netlink.OperUp {
-			return nil
+		if link.Attrs().OperState != netlink.OperUp {
+			return fmt.Errorf("device %s: no carrier: %w", link.Attrs().Name, errNotYet)
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("device %s: no carrier", link.Attrs().Name)
+		return nil
+	})
+}
+
+// awaitLocal returns when an address that was added is in force. Even without duplicate detection
+// the kernel enters the route to an IPv6 address some time later.
+func (h *host) awaitLocal(a netip.Addr) error {
+	return await(func() error {
+		routes, err := h.nl.RouteGet(a.AsSlice())
+		if err != nil || len(routes) == 0 || routes[0].Type != unix.RTN_LOCAL {
+			return fmt.Errorf("address %s: not in force: %w", a, errNotYet)
+		}
+		return nil
+	})
+}
+
+var errNotYet = errors.New("timed out")
+
+// await calls check until it says something else than errNotYet, for some seconds.
+func await(check func() error) error {
+	const patience = 5 * time.Second
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		if err := check(); !errors.Is(err, errNotYet) || time.Now().After(deadline) {
+			return err
 		}
 	}
 }

@@ -173,6 +173,9 @@ func ensureAddrs(h *host, index int, addrs []netip.Addr) error {
 		if err := h.nl.AddrReplace(link, addr); err != nil {
 			return fmt.Errorf("add address %s to %s: %w", ip, hostDevice, err)
 		}
+		if err := h.awaitLocal(ip); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -242,7 +242,7 @@ func (k *keeper) listen(ctx context.Context) error {
 	}
 	k.Kick() // for what changed before
 	for ctx.Err() == nil {
-		_, _, err := s.Receive()
+		messages, _, err := s.Receive()
 		switch {
 		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 			continue
@@ -252,6 +252,12 @@ func (k *keeper) listen(ctx context.Context) error {
 			return fmt.Errorf("read netlink: %w", err)
 		}
 		k.Kick()
+		for _, m := range messages {
+			switch m.Header.Type {
+			case unix.RTM_NEWROUTE, unix.RTM_DELROUTE, unix.RTM_NEWLINK:
+				k.e.kickPaths()
+			}
+		}
 	}
 	return nil
 }

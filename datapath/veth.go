@@ -193,6 +193,9 @@ func (v veth) setUpInside(pod *host) error {
 		return fmt.Errorf("set %s up: %w", v.inside, err)
 	}
 	for _, a := range v.addrs() {
+		if err := pod.awaitLocal(a); err != nil {
+			return err
+		}
 		gw := gateway(a.Is6())
 		if err := setNeighbour(pod, link.Attrs().Index, gw, hostMAC()); err != nil {
 			return err
