@@ -219,6 +219,10 @@ func (b *Bench) start(ctx context.Context, name string, path Path, w Workload) (
 	if !listen.IsValid() {
 		listen = path.Target
 	}
+	softirq, err := softirqThread(b.cfg.CPU)
+	if err != nil {
+		return pair{}, err
+	}
 	server, err := startProcess(ctx, path.Server, "server", b.cfg.CPU, w, listen, 1)
 	if err != nil {
 		return pair{}, err
@@ -227,7 +231,7 @@ func (b *Bench) start(ctx context.Context, name string, path Path, w Workload) (
 	if err != nil {
 		return pair{}, errors.Join(err, server.stop())
 	}
-	return pair{name, path, client, server}, nil
+	return pair{name, path, client, server, b.cfg.CPU, softirq}, nil
 }
 
 // path returns a variant's path. A variant is built once, whether that works or not.

@@ -6,7 +6,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // pair is client and server of one variant.
@@ -14,6 +17,8 @@ type pair struct {
 	name           string
 	path           Path
 	client, server *process
+	cpu            int
+	softirq        int // kernel thread that works for them too
 }
 
 // try finds out whether a path works at all, and lets it learn addresses: a datagram may be lost
@@ -35,7 +40,9 @@ func (p *pair) try(w Workload) error {
 // slot runs one slot of a pair, with its processor time.
 func (p *pair) slot(w Workload, d time.Duration) (Slot, error) {
 	if p.path.BeforeSlot != nil {
-		if err := p.path.BeforeSlot(w); err != nil {
+		// On the processor of the measurement: elements of maps return to the free list of the
+		// processor that deletes them, and their memory into its cache.
+		if err := onCPU(p.cpu, func() error { return p.path.BeforeSlot(w) }); err != nil {
 			return Slot{}, fmt.Errorf("before a slot: %w", err)
 		}
 	}
@@ -56,12 +63,33 @@ func (p *pair) slot(w Workload, d time.Duration) (Slot, error) {
 	return s, nil
 }
 
-// cpuTime is the processor time of both ends so far.
+// cpuTime is the processor time of both ends so far, with what the kernel does for them.
 func (p *pair) cpuTime() (int64, error) {
 	c, err := p.client.cpuTime()
 	if err != nil {
 		return 0, err
 	}
 	s, err := p.server.cpuTime()
-	return c + s, err
+	if err != nil {
+		return 0, err
+	}
+	k, err := cpuTime(p.softirq)
+	return c + s + k, err
+}
+
+// onCPU runs f on one processor.
+func onCPU(cpu int, f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine, and with it the restriction.
+		runtime.LockOSThread()
+		var set unix.CPUSet
+		set.Set(cpu)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			result <- fmt.Errorf("pin to processor %d: %w", cpu, err)
+			return
+		}
+		result <- f()
+	}()
+	return <-result
 }

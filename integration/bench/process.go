@@ -100,10 +100,13 @@ func (p *process) slot(d time.Duration) (Slot, error) {
 // cpuTime is the processor time of all threads of the worker so far, in nanoseconds. Work done in
 // interrupt context on behalf of a packet counts for the thread it interrupts, which in a pinned
 // pair is nearly always the pair itself.
-func (p *process) cpuTime() (int64, error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
+func (p *process) cpuTime() (int64, error) { return cpuTime(p.cmd.Process.Pid) }
+
+// cpuTime is the processor time of all threads of a process so far, in nanoseconds.
+func cpuTime(pid int) (int64, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(files) == 0 {
-		return 0, fmt.Errorf("processor time of %d: no threads", p.cmd.Process.Pid)
+		return 0, fmt.Errorf("processor time of %d: no threads", pid)
 	}
 	var sum int64
 	for _, f := range files {
@@ -119,4 +122,20 @@ func (p *process) cpuTime() (int64, error) {
 		sum += ns
 	}
 	return sum, nil
+}
+
+// softirqThread finds the kernel thread that does a processor's network work when there is too
+// much of it to be done on the side.
+func softirqThread(cpu int) (int, error) {
+	names, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return 0, err
+	}
+	want := fmt.Sprintf("ksoftirqd/%d\n", cpu)
+	for _, name := range names {
+		if b, err := os.ReadFile(name); err == nil && string(b) == want {
+			return strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		}
+	}
+	return 0, fmt.Errorf("no kernel thread ksoftirqd/%d", cpu)
 }

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/weft-net/weft/bpf"
 	"github.com/weft-net/weft/internal/netns"
@@ -38,6 +41,7 @@ const afterRows = 1
 type weftNode struct {
 	*Node
 	objects *bpf.Objects
+	events  *ringbuf.Reader
 }
 
 // newWeft loads the datapath for a node and attaches it to the node's devices, until the world is
@@ -63,7 +67,12 @@ func (w *World) newWeft(n *Node) (*weftNode, error) {
 			return nil, err
 		}
 	}
-	return &weftNode{n, objects}, nil
+	events, err := ringbuf.NewReader(objects.Events)
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	w.onClose(events.Close)
+	return &weftNode{n, objects, events}, nil
 }
 
 // put writes one row of a map.
@@ -87,14 +96,15 @@ func (n *weftNode) writeRows(peer *Node, tunnel bool) error {
 			put(o.Ipcache, addressKey(pod.Addr), bpf.IPCacheEntry{Identity: identity(pod), Endpoint: uint16(pod.Slot)}))
 	}
 	if peer != nil {
-		index, flags := uint32(0), uint32(0)
+		const index = 1
+		flags := uint32(0)
 		if tunnel {
-			index, flags = 1, bpf.NodeTunnel
+			flags = bpf.NodeTunnel
 			if peer.Addr.Is6() {
 				flags |= bpf.NodeIPv6
 			}
-			errs = append(errs, put(o.Nodes, index, nodeRow(peer, flags)))
 		}
+		errs = append(errs, put(o.Nodes, uint32(index), nodeRow(peer, flags)))
 		errs = append(errs, put(o.Ipcache, addressKey(peer.Addr), bpf.IPCacheEntry{Identity: 6, Node: index, Flags: bpf.IPCacheNode}))
 		for _, pod := range peer.Pods {
 			errs = append(errs, put(o.Ipcache, addressKey(pod.Addr), bpf.IPCacheEntry{Identity: identity(pod), Node: index}))
@@ -131,14 +141,15 @@ func endpointRow(pod Pod) bpf.Endpoint {
 }
 
 // forget deletes all flows before a slot of connections, as the agent's collection would within
-// seconds: every port of the client is used again in each slot.
+// seconds: every port of the client is used again in each slot. It also reads the events away: a
+// full buffer would make reporting cheaper than it is.
 func forget(nodes ...*weftNode) func(Workload) error {
 	return func(w Workload) error {
 		if w != TCPCRR {
 			return nil
 		}
 		for _, n := range nodes {
-			if err := n.forgetFlows(); err != nil {
+			if err := errors.Join(n.forgetFlows(), n.readEvents()); err != nil {
 				return err
 			}
 		}
@@ -157,6 +168,22 @@ func hasFlows(nodes ...*weftNode) func() error {
 			}
 		}
 		return nil
+	}
+}
+
+// readEvents takes all events that are there.
+func (n *weftNode) readEvents() error {
+	// Nobody is woken by an event, so a reader must not wait for one.
+	n.events.SetDeadline(time.Unix(1, 0))
+	var record ringbuf.Record
+	for {
+		err := n.events.ReadInto(&record)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
 	}
 }
 

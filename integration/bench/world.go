@@ -179,6 +179,8 @@ func tuneClient(ns *netns.NS) error {
 		{"net/ipv4/tcp_tw_reuse_delay", "1"},
 		{"net/ipv4/tcp_syn_retries", "1"},
 		{"net/ipv4/tcp_retries2", "3"},
+		// One that paces (BBR) would measure its own timers.
+		{"net/ipv4/tcp_congestion_control", "reno"},
 	} {
 		if err := ns.SetSysctl(s[0], s[1]); err != nil {
 			return err
