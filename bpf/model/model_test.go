@@ -6,6 +6,7 @@ package model_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func (g *game) begin(t testing.TB) {
 func (g *game) sequence(t testing.TB, seed uint64, length int) {
 	t.Helper()
 	g.begin(t)
-	d := dice{rand.New(rand.NewPCG(seed, 0)), g}
+	d := dice{rand.New(rand.NewPCG(seed, 0)), g, new([]first)}
 	var steps []step
 	for range length {
 		s := d.step()
@@ -105,7 +106,11 @@ func TestModel_Random(t *testing.T) {
 	g := newGame(load(t, w, cfg, nil), cfg)
 	begin := time.Now()
 	seeds := 0
-	for ; time.Since(begin) < 6*time.Second; seeds++ {
+	budget := 6 * time.Second
+	if v, err := time.ParseDuration(os.Getenv("MODEL_BUDGET")); err == nil {
+		budget = v
+	}
+	for ; time.Since(begin) < budget; seeds++ {
 		g.sequence(t, uint64(seeds), 120)
 	}
 	t.Logf("%d sequences", seeds)

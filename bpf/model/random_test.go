@@ -18,7 +18,16 @@ import (
 // dice throws steps.
 type dice struct {
 	*rand.Rand
-	g *game
+	g      *game
+	firsts *[]first // fragments that were sent
+}
+
+// first is the first fragment of a datagram.
+type first struct {
+	f       frame
+	program model.Program
+	slot    int
+	tunnel  bool
 }
 
 func pick[T any](d dice, of ...T) T { return of[d.IntN(len(of))] }
@@ -33,8 +42,12 @@ func (d dice) step() step {
 			return s
 		}
 		return d.fresh()
-	case n < 80:
+	case n < 65:
 		return d.fresh()
+	case n < 78:
+		return d.call()
+	case n < 80:
+		return d.rest()
 	case n < 90:
 		return d.change()
 	case n < 94:
@@ -47,7 +60,7 @@ func (d dice) step() step {
 
 func (d dice) family() uint8 { return pick[uint8](d, 4, 6) }
 
-func (d dice) port() uint16 { return pick[uint16](d, 1000, 1001, 80, 8080, 53, 443) }
+func (d dice) port() uint16 { return pick[uint16](d, 1000, 1000, 1001, 80, 8080) }
 
 // anybody is an address of anyone.
 func (d dice) anybody(family uint8) netip.Addr {
@@ -168,6 +181,33 @@ func (f *frame) of(key bpf.FlowKey) {
 	f.noChecksum = f.noChecksum && f.proto == udp
 }
 
+// call is a packet from an endpoint, or the host, to a service; often to an endpoint's own.
+func (d dice) call() step {
+	s, family, slot := services[d.IntN(len(services))], d.family(), 1+d.IntN(4)
+	if d.one(2) {
+		slot = 1 // whose own services are
+	}
+	f := frame{src: endpointAddr(slot, family), dst: podAddr(7, s.vip, family)}
+	d.content(&f)
+	f.proto, f.sport, f.dport = s.proto, pick[uint16](d, 1000, 1001), s.port
+	f.noChecksum = f.noChecksum && f.proto == udp
+	if d.one(8) {
+		f.src = nodeAddr(1, family)
+		return d.arrive(model.FromHost, slot, f, false)
+	}
+	return d.arrive(model.FromEndpoint, slot, f, false)
+}
+
+// rest is a later fragment of a datagram that began.
+func (d dice) rest() step {
+	if len(*d.firsts) == 0 {
+		return d.fresh()
+	}
+	of := (*d.firsts)[d.IntN(len(*d.firsts))]
+	of.f.offset, of.f.more = uint16(len(of.f.payload)+7)/8, d.one(2)
+	return d.arrive(of.program, of.slot, of.f, of.tunnel)
+}
+
 // continued is a packet of a connection that has an entry, or an error about one.
 func (d dice) continued() (step, bool) {
 	key, flow, ok := d.known()
@@ -186,7 +226,7 @@ func (d dice) continued() (step, bool) {
 		return d.arrive(model.FromEndpoint, int(key.From), f, false), true
 	}
 	program := pick(d, model.FromNetdev, model.FromNetdev, model.FromNetdev, model.FromOverlay)
-	if flow.State&bpf.FlowHost != 0 || d.one(8) {
+	if flow.State&bpf.FlowHost != 0 && !d.one(4) || d.one(8) {
 		program = pick(d, model.FromHost, model.ToEndpoint)
 	}
 	return d.arrive(program, int(flow.Ifindex)-base, f, d.one(2)), true
@@ -236,7 +276,14 @@ func (d dice) arrive(program model.Program, slot int, f frame, inTunnel bool) st
 	default:
 		f.destMAC = d.g.k.w.eth0MAC
 	}
+	if f.more && f.offset == 0 {
+		*d.firsts = append(*d.firsts, first{f, program, slot, inTunnel})
+	}
 	in.Data = f.bytes()
+	if d.one(15) {
+		in.Data = d.spoil(in.Data)
+		text += fmt.Sprintf(" spoilt: % x", in.Data[:min(len(in.Data), 70)])
+	}
 	// A test run has no type of GSO, which the kernel wants to see when a tunnel is added: node 2 is
 	// never behind one.
 	native := f.dst == podAddr(2, 1, 4) || f.dst == podAddr(2, 2, 6)
@@ -254,9 +301,27 @@ func (d dice) arrive(program model.Program, slot int, f frame, inTunnel bool) st
 		from := nodeAddr(3, family)
 		in.Data = tunnelled(in.Data, from, nodeAddr(1, family), vni, f.destMAC)
 		text += fmt.Sprintf(" in a tunnel over IPv%d, VNI %#x", family, vni)
+		if d.one(15) {
+			in.Data = d.spoil(in.Data)
+			text += fmt.Sprintf(" spoilt: % x", in.Data[:min(len(in.Data), 86)])
+		}
 		in.GSO = model.GSO{}
 	}
 	return step{text: text, packet: &in}
+}
+
+// spoil makes something of a frame that nobody should send.
+func (d dice) spoil(b []byte) []byte {
+	if d.one(4) {
+		return b[:14+d.IntN(len(b)-13)]
+	}
+	for range 1 + d.IntN(3) {
+		b[12+d.IntN(min(len(b), 80)-12)] = pick(d, byte(d.Uint32()), 0, 4, 6, 17, 43, 44, 51, 60, 0xff)
+	}
+	if d.one(4) && len(b) > 60 && b[12] == 0x86 {
+		copy(b[14+8+16*d.IntN(2):], []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff})
+	}
+	return b
 }
 
 // identity is what a tunnel says of a source, mostly the truth.
@@ -271,7 +336,15 @@ func (d dice) identity(source netip.Addr) uint32 {
 func (d dice) change() step {
 	slot, node := 1+d.IntN(4), 2+d.IntN(5)
 	pod, id := 1+d.IntN(2), uint32(d.IntN(3))
-	switch d.IntN(9) {
+	switch d.IntN(11) {
+	case 9:
+		row := pick(d, bpf.IPCacheEntry{Identity: remoteIdentity(node)}, bpf.IPCacheEntry{Identity: 6, Flags: bpf.IPCacheNode},
+			bpf.IPCacheEntry{Identity: 2, Node: 200}, bpf.IPCacheEntry{Identity: 300, Endpoint: endpoints})
+		return changed(fmt.Sprintf("pod %d of node %d has row %v", pod, node, row), func(n *model.Node) {
+			n.IPCache[podAddr(node, pod, 4)], n.IPCache[podAddr(node, pod, 6)] = row, row
+		})
+	case 10:
+		return changed("nobody is known by prefix", func(n *model.Node) { clear(n.Prefixes) })
 	case 0:
 		return changed(fmt.Sprintf("endpoint %d gets identity +%d", slot, id*16), func(n *model.Node) {
 			addEndpoint(n, slot, endpointIdentity(slot)+id*16)

@@ -119,8 +119,9 @@ func (p *packet) largest() int {
 func age(p *packet) {
 	h := p.data[p.l3:]
 	if p.is4() {
+		before := sum(h[8:10])
 		h[8]--
-		setChecksum4(h)
+		adjust(h[10:], before, sum(h[8:10]))
 		return
 	}
 	h[7]--
