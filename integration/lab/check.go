@@ -135,7 +135,7 @@ func (l *Lab) serveOnNodes(ctx context.Context) (stop func(), err error) {
 			go func() {
 				done <- inside(n.Agent.Netns, func() error {
 					w := who{Name: n.Name, Cluster: n.Cluster, Node: n.Name}
-					return w.serveReady(ctx, func() { close(ready) })
+					return w.serve(ctx, func() error { close(ready); return nil })
 				})
 			}()
 			waits = append(waits, done)

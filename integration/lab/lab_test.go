@@ -265,7 +265,7 @@ func TestLoad_AgainstAWorkload(t *testing.T) {
 	ready := make(chan struct{})
 	go func() {
 		done <- ns.Do(func() error {
-			return who{Name: "w", Cluster: "east", Node: "n"}.serveReady(ctx, func() { close(ready) })
+			return who{Name: "w", Cluster: "east", Node: "n"}.serve(ctx, func() error { close(ready); return nil })
 		})
 	}()
 	defer func() {

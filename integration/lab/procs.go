@@ -57,18 +57,20 @@ func etcdCommand() *cobra.Command {
 // workloadCommand is the process of a pod.
 func workloadCommand() *cobra.Command {
 	var w who
+	var ready string
 	cmd := &cobra.Command{
 		Use: "workload", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), quit...)
 			defer stop()
-			return w.serve(ctx)
+			return w.serve(ctx, func() error { return writeFile(ready, nil, 0o644) })
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&w.Name, "pod", "", "name of the pod")
 	f.StringVar(&w.Cluster, "cluster", "", "its cluster")
 	f.StringVar(&w.Node, "node", "", "its node")
+	f.StringVar(&ready, "ready", "", "file to write once it serves")
 	return cmd
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -219,12 +220,24 @@ func (l *Lab) startPods(ctx context.Context) error {
 	return each(ctx, len(all), func(ctx context.Context, i int) error { return l.startPod(ctx, all[i].n, all[i].p) })
 }
 
-// startPod makes the pod's endpoint and starts its workload, as a container runtime would.
+// startPod starts the pod's workload and makes its endpoint once the workload serves: an endpoint is
+// a backend from the moment it is there.
 func (l *Lab) startPod(ctx context.Context, n *Node, p *Pod) error {
-	if err := l.addEndpoint(ctx, n, p); err != nil {
+	ready := p.Workload.Log + ".ready"
+	if err := os.Remove(ready); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("pod %s: %w", p.Name, err)
 	}
-	if err := l.start(&p.Workload, "lab", "workload", "--pod", p.Name, "--cluster", p.Cluster, "--node", p.Node); err != nil {
+	err := l.start(&p.Workload, "lab", "workload", "--pod", p.Name, "--cluster", p.Cluster, "--node", p.Node, "--ready", ready)
+	if err != nil {
+		return fmt.Errorf("pod %s: %w", p.Name, err)
+	}
+	if err := l.waitReady(ctx, &p.Workload, func() bool {
+		_, err := os.Stat(ready)
+		return err == nil
+	}); err != nil {
+		return err
+	}
+	if err := l.addEndpoint(ctx, n, p); err != nil {
 		return fmt.Errorf("pod %s: %w", p.Name, err)
 	}
 	return nil

@@ -35,11 +35,9 @@ type who struct {
 // idle ends a connection of the workload on which nothing happens.
 const idle = 10 * time.Minute
 
-// serve runs a workload until ctx ends: it listens on every address of its namespace.
-func (w who) serve(ctx context.Context) error { return w.serveReady(ctx, func() {}) }
-
-// serveReady calls ready once all ports are open.
-func (w who) serveReady(ctx context.Context, ready func()) error {
+// serve runs a workload until ctx ends: it listens on every address of its namespace, and calls
+// ready once all ports are open.
+func (w who) serve(ctx context.Context, ready func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var closers []io.Closer
@@ -73,7 +71,7 @@ func (w who) serveReady(ctx context.Context, ready func()) error {
 	srv := &http.Server{Handler: w, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: idle}
 	closers = append(closers, srv)
 	g.Go(func() error { return srv.Serve(ln) })
-	ready()
+	g.Go(ready)
 	g.Go(func() error {
 		<-ctx.Done()
 		for _, c := range closers {
