@@ -15,6 +15,7 @@ import (
 	"github.com/weft-net/weft/agent/endpoint"
 	"github.com/weft-net/weft/clustermesh"
 	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
 )
 
 // Status judges the node: it asks every part and never waits for one.
@@ -136,9 +137,8 @@ func (a *Agent) endpointLine() *api.StatusLine {
 	for _, e := range a.endpoints.List() {
 		switch {
 		case e.Phase == endpoint.Live && e.Identity != 0 && e.Reason == "":
-			o, found := a.datapath.EndpointOutcome(uint16(e.ID))
-			if found && o.Err != nil {
-				other = append(other, fmt.Sprintf("%v: %v", e.FullName(), o.Err))
+			if err := a.endpointError(e.ID); err != nil {
+				other = append(other, fmt.Sprintf("%v: %v", e.FullName(), err))
 				continue
 			}
 			ready++
@@ -155,6 +155,19 @@ func (a *Agent) endpointLine() *api.StatusLine {
 		return fail(l, strings.Join(first(other, 3), "; "), "weft endpoint list")
 	}
 	return l
+}
+
+// endpointError says why an endpoint is not as it should be in the kernel or, for
+// another reason than that the store is away, in the store.
+func (a *Agent) endpointError(id endpoint.ID) error {
+	if o, found := a.datapath.EndpointOutcome(uint16(id)); found && o.Err != nil {
+		return o.Err
+	}
+	o, found := a.stores.endpoints.Outcome(schema.EndpointKey{Cluster: a.cfg.Cluster, Node: a.cfg.Node, ID: uint32(id)})
+	if found && errors.Is(o.Err, kvstore.ErrOverwritten) {
+		return o.Err
+	}
+	return nil
 }
 
 func (a *Agent) addressLine() *api.StatusLine {

@@ -18,16 +18,17 @@ const MaxMessage = 16 << 20
 // Dial returns a client of the agent behind the socket. It does no I/O: a socket
 // that nobody listens on is an Unavailable error of the first call. The caller
 // closes the connection.
-func Dial(socket string) (AgentClient, *grpc.ClientConn, error) {
+func Dial(socket string, more ...grpc.DialOption) (AgentClient, *grpc.ClientConn, error) {
 	path, err := filepath.Abs(socket)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socket %s: %w", socket, err)
 	}
-	conn, err := grpc.NewClient("unix://"+path,
+	options := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
 		grpc.WithAuthority("localhost"),
-	)
+	}, more...)
+	conn, err := grpc.NewClient("unix://"+path, options...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socket %s: %w", socket, err)
 	}

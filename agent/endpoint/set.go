@@ -18,7 +18,8 @@ type Change struct {
 }
 
 // Set changes a live endpoint; by id, or by name where id is 0. New labels that
-// mean another identity wait for its number: until then everything stays.
+// mean another identity need its number: where there is none in time everything
+// stays as it was.
 func (m *Manager) Set(ctx context.Context, id ID, n Name, c Change) (Endpoint, error) {
 	e, ok := m.find(id, n)
 	if !ok {
@@ -39,7 +40,9 @@ func (m *Manager) Set(ctx context.Context, id ID, n Name, c Change) (Endpoint, e
 			return Endpoint{}, err
 		}
 		e.Labels = c.Labels
-		next, err := m.renumber(ctx, e)
+		waiting, cancel := context.WithTimeout(ctx, m.cfg.IdentityWait)
+		defer cancel()
+		next, err := m.renumber(waiting, e)
 		if err != nil {
 			return Endpoint{}, fmt.Errorf("set labels of %v: %w", e.FullName(), err)
 		}

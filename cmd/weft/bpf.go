@@ -15,6 +15,7 @@ import (
 
 	"github.com/weft-net/weft/agent"
 	"github.com/weft-net/weft/agent/api"
+	"github.com/weft-net/weft/datapath"
 )
 
 // bpfFlags choose a node's pins instead of asking an agent.
@@ -29,6 +30,26 @@ func bpfCommand(a *app) *cobra.Command {
 	for _, v := range agent.MapViews("", "") {
 		cmd.AddCommand(group(v.Name, "In the kernel: "+v.About, bpfList(a, &flags, v.Name, v.About)))
 	}
+	cmd.AddCommand(bpfCleanup(&flags))
+	return cmd
+}
+
+// bpfCleanup empties a node that has no agent any more.
+func bpfCleanup(from *bpfFlags) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "cleanup --node NAME --yes", Short: "Remove everything of a node without agent: programs, maps, devices, routes", Args: atMost(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case from.node == "":
+				return usage(cmd, errors.New("--node is missing"))
+			case !yes:
+				return usage(cmd, errors.New("--yes is missing: every endpoint of this node loses its network"))
+			}
+			return datapath.Cleanup(cmd.Context(), datapath.CleanupConfig{BPFRoot: from.bpffs, NodeName: from.node})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "really")
 	return cmd
 }
 

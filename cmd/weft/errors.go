@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weft-net/weft/agent"
+	"github.com/weft-net/weft/bpf"
+	"github.com/weft-net/weft/datapath"
 )
 
 // A hintError is an error with the command to try next.
@@ -60,6 +62,10 @@ func (a *app) report(err error, interrupted bool) int {
 	for _, line := range lines {
 		fmt.Fprintf(a.err, "weft: %s\n", line)
 	}
+	var refused *bpf.RefusedError
+	if errors.As(err, &refused) {
+		fmt.Fprintln(a.err, strings.Join(refused.Log, "\n"))
+	}
 	var h *hintError
 	if errors.As(err, &h) && h.next != "" {
 		fmt.Fprintf(a.err, "next: %s\n", h.next)
@@ -77,9 +83,24 @@ func (a *app) explain(err error) error {
 	if errors.As(err, &h) {
 		return err
 	}
-	var c *agent.ConfigError
-	if errors.As(err, &c) {
+	var (
+		c       *agent.ConfigError
+		running *agent.RunningError
+		lacks   *bpf.KernelError
+		layout  *bpf.LayoutError
+		clash   *datapath.NameClashError
+	)
+	switch {
+	case errors.As(err, &c):
 		return hint(err, "weft agent --help")
+	case errors.As(err, &running):
+		return hint(err, "weft status --socket %s", running.Socket)
+	case errors.As(err, &lacks):
+		return hint(err, "boot a kernel of at least %s", lacks.Minimum)
+	case errors.As(err, &layout):
+		return hint(err, "give the map settings that the pinned maps were made with, or empty the node with 'weft bpf cleanup --node NODE --yes' (its endpoints lose their network)")
+	case errors.As(err, &clash):
+		return hint(err, "ip link show %s (rename or remove it if nobody needs it)", clash.Device)
 	}
 	s, ok := status.FromError(err)
 	if !ok {
@@ -94,6 +115,8 @@ func (a *app) explain(err error) error {
 		return hint(text, "weft version (is the agent older than this command?)")
 	case codes.NotFound:
 		return hint(text, "weft get (lists the tables), weft endpoint list")
+	case codes.DeadlineExceeded:
+		return hint(fmt.Errorf("no answer in time: %w", text), "weft status")
 	case codes.ResourceExhausted, codes.FailedPrecondition:
 		return hint(text, "weft status")
 	default:

@@ -4,8 +4,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -32,8 +34,18 @@ func (a *app) getenv(key, otherwise string) string {
 	return otherwise
 }
 
+// callTime bounds one question to the agent; what streams has no bound.
+const callTime = time.Minute
+
 // client connects to the agent behind --socket. The caller closes.
-func (a *app) client() (api.AgentClient, *grpc.ClientConn, error) { return api.Dial(a.socket) }
+func (a *app) client() (api.AgentClient, *grpc.ClientConn, error) {
+	return api.Dial(a.socket, grpc.WithUnaryInterceptor(
+		func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, next grpc.UnaryInvoker, options ...grpc.CallOption) error {
+			ctx, cancel := context.WithTimeout(ctx, callTime)
+			defer cancel()
+			return next(ctx, method, request, reply, conn, options...)
+		}))
+}
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
