@@ -22,6 +22,7 @@ type (
 	FlowKey      = weftFlowKey
 	Fragment     = weftFragment
 	FragmentKey  = weftFragmentKey
+	Hop          = weftHop
 	Frontend     = weftFrontend
 	FrontendKey  = weftFrontendKey
 	IPCacheEntry = weftIpcacheEntry

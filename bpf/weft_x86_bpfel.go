@@ -177,6 +177,14 @@ type weftFrontendKey struct {
 	Pad      uint8
 }
 
+type weftHop struct {
+	_       structs.HostLayout
+	Until   uint32
+	Ifindex uint32
+	Mac     [6]uint8
+	Mtu     uint16
+}
+
 type weftIpcacheEntry struct {
 	_        structs.HostLayout
 	Identity uint32
@@ -235,6 +243,7 @@ const (
 	weftMapFragments           = "fragments"
 	weftMapFrontends           = "frontends"
 	weftMapGeneration          = "generation"
+	weftMapHops                = "hops"
 	weftMapIpcache             = "ipcache"
 	weftMapIpcachePrefix       = "ipcache_prefix"
 	weftMapNodes               = "nodes"
@@ -324,6 +333,7 @@ type weftMapSpecs struct {
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	Generation    *ebpf.MapSpec `ebpf:"generation"`
+	Hops          *ebpf.MapSpec `ebpf:"hops"`
 	Ipcache       *ebpf.MapSpec `ebpf:"ipcache"`
 	IpcachePrefix *ebpf.MapSpec `ebpf:"ipcache_prefix"`
 	Nodes         *ebpf.MapSpec `ebpf:"nodes"`
@@ -379,6 +389,7 @@ type weftMaps struct {
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	Generation    *ebpf.Map `ebpf:"generation"`
+	Hops          *ebpf.Map `ebpf:"hops"`
 	Ipcache       *ebpf.Map `ebpf:"ipcache"`
 	IpcachePrefix *ebpf.Map `ebpf:"ipcache_prefix"`
 	Nodes         *ebpf.Map `ebpf:"nodes"`
@@ -398,6 +409,7 @@ func (m *weftMaps) Close() error {
 		m.Fragments,
 		m.Frontends,
 		m.Generation,
+		m.Hops,
 		m.Ipcache,
 		m.IpcachePrefix,
 		m.Nodes,

@@ -251,6 +251,9 @@ static __always_inline bool keep_other(const struct flow_key *mine, const struct
 
 	if (!(there->state & (FLOW_REPLY | FLOW_REPLIED)) || there->state & FLOW_CLOSING)
 		return false;
+	/* Towards its own service an endpoint's source is the loopback address, as mine->destination is. */
+	if (there->state & FLOW_LOOPBACK && there->state & FLOW_DESTINATION)
+		source = mine->destination;
 	return !same_address(new_destination(key, there), mine->source) || !same_address(source, mine->destination) ||
 	       destination_port != mine->source_port || source_port != mine->destination_port;
 }

@@ -13,6 +13,7 @@
 #include "address.h"
 #include "helpers.h"
 #include "kernel.h"
+#include "runtime.h"
 
 struct flow_key {
 	__u8 source[16];
@@ -79,12 +80,16 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } flows_young SEC(".maps");
 
-/* find_flow looks in both tables; most packets were answered by flows already. */
+/* find_flow looks in flows, and in flows_young if it may hold anything. */
 static __always_inline struct flow *find_flow(const struct flow_key *key)
 {
 	struct flow *flow = map_lookup(&flows, key);
+	struct settings *settings;
 
-	return flow ? flow : map_lookup(&flows_young, key);
+	if (likely(flow))
+		return flow;
+	settings = read_settings();
+	return settings && settings->young ? map_lookup(&flows_young, key) : NULL;
 }
 
 /* set_state sets bits of a state that other processors may be changing. There are no atomic

@@ -6,6 +6,7 @@
 
 #include "config.h"
 #include "device.h"
+#include "hop.h"
 #include "node.h"
 #include "packet.h"
 #include "runtime.h"
@@ -40,67 +41,117 @@ static __always_inline struct device *lookup_device(__u32 ifindex)
 	return device && device->ifindex == ifindex ? device : NULL;
 }
 
-static __always_inline void route_ends(struct fib_lookup *fib, bool ipv6, const void *source, const void *destination)
+/* A route to be found: between which addresses, of which family. */
+struct path {
+	struct address_key source;
+	struct address_key destination;
+	__u16 limit; /* what the node's row says about the MTU; 0: nothing */
+	__u8 overhead; /* bytes that the tunnel adds */
+	bool ipv6;
+};
+
+/* flow_path is the path that a flow's packets take, outside of the tunnel if there is one. */
+static __always_inline bool flow_path(struct path *path, const struct packet *pkt, const struct flow *flow)
 {
-	if (ipv6) {
-		fib->family = AF_INET6;
-		copy_address(fib->source, source);
-		copy_address(fib->destination, destination);
+	struct node *self = lookup_node(0);
+	struct node *node = lookup_node(flow->node);
+
+	if (!self || !node)
+		return false;
+	path->limit = node->mtu;
+	if (!(flow->state & FLOW_TUNNEL)) {
+		path->ipv6 = pkt->key.family == 6;
+		copy_address(path->source.address, flow->state & FLOW_SOURCE ? flow->address : pkt->key.source);
+		copy_address(path->destination.address, flow->state & FLOW_DESTINATION ? flow->address : pkt->key.destination);
+		if (!flow->node)
+			path->limit = 0;
+	} else if (node->flags & NODE_IPV6) {
+		path->ipv6 = true;
+		path->overhead = TUNNEL_IPV6;
+		copy_address(path->source.address, self->ipv6);
+		copy_address(path->destination.address, node->ipv6);
 	} else {
-		fib->family = AF_INET;
-		fib->source[0] = words(source)[3];
-		fib->destination[0] = words(destination)[3];
+		path->overhead = TUNNEL_IPV4;
+		copy_address(path->source.address, self->ipv4);
+		copy_address(path->destination.address, node->ipv4);
 	}
+	return true;
 }
 
-/* find_route asks the kernel for the flow's next hop and writes it into the flow, where it holds
- * for a second if the neighbour is known. The packet itself has to be sent by redirect_neigh to
- * `next`: that is what keeps the kernel's neighbour entry alive.
+static __always_inline void set_mtu(struct flow *flow, const struct path *path, __u32 route)
+{
+	__u32 mtu = path->limit && (!route || path->limit < route) ? path->limit : route;
+
+	if (mtu > path->overhead)
+		flow->mtu = mtu - path->overhead;
+}
+
+/* known_hop gives the flow a next hop that another flow asked for within the second. */
+static __always_inline bool known_hop(struct flow *flow, const struct path *path, __u32 tick)
+{
+	struct hop *hop = map_lookup(&hops, &path->destination);
+
+	if (!hop || (__s32)(hop->until - tick) <= 0 || !lookup_device(hop->ifindex))
+		return false;
+	flow->ifindex = hop->ifindex;
+	copy_mac(flow->mac, hop->mac);
+	set_mtu(flow, path, hop->mtu);
+	flow->route_until = hop->until;
+	return true;
+}
+
+static __always_inline void remember_hop(const struct path *path, const struct fib_lookup *fib, __u32 until)
+{
+	struct hop hop = {.until = until, .ifindex = fib->ifindex, .mtu = fib->mtu};
+
+	((__u16 *)hop.mac)[0] = fib->destination_mac[0];
+	((__u16 *)hop.mac)[1] = fib->destination_mac[1];
+	((__u16 *)hop.mac)[2] = fib->destination_mac[2];
+	map_update(&hops, &path->destination, &hop, BPF_ANY);
+}
+
+enum { ROUTE_KNOWN = DROP_REASONS };
+
+/* find_route writes the next hop into the flow, where it holds for a second if the neighbour is
+ * known. ROUTE_KNOWN: it is ready to be used. DROP_NONE: the kernel was asked, and the packet itself
+ * has to be sent by redirect_neigh to `next`: that is what keeps the kernel's neighbour entry alive.
  */
-__global enum drop_reason find_route(struct __sk_buff *skb, const struct packet *pkt, struct flow *flow, struct next_hop *next)
+__global int find_route(struct __sk_buff *skb, const struct packet *pkt, struct flow *flow, struct next_hop *next)
 {
 	/* A length of one byte makes the kernel report the route's MTU instead of judging the packet. */
 	struct fib_lookup fib = {.ifindex = skb->ifindex, .mtu = 1};
-	__u32 overhead = 0, limit = 0, tick = now();
+	struct path path = {};
+	__u32 tick = now();
 	long found;
 
 	if (!pkt || !flow || !next)
 		return DROP_NO_ROUTE;
-	if (flow->state & FLOW_TUNNEL) {
-		struct node *self = lookup_node(0);
-		struct node *node = lookup_node(flow->node);
-
-		if (!self || !node)
-			return DROP_NODE;
-		if (node->flags & NODE_IPV6) {
-			overhead = TUNNEL_IPV6;
-			route_ends(&fib, true, self->ipv6, node->ipv6);
-		} else {
-			overhead = TUNNEL_IPV4;
-			route_ends(&fib, false, self->ipv4, node->ipv4);
-		}
-		limit = node->mtu;
+	if (!flow_path(&path, pkt, flow))
+		return DROP_NODE;
+	if (known_hop(flow, &path, tick))
+		return ROUTE_KNOWN;
+	fib.family = path.ipv6 ? AF_INET6 : AF_INET;
+	if (path.ipv6) {
+		copy_address(fib.source, path.source.address);
+		copy_address(fib.destination, path.destination.address);
 	} else {
-		struct node *node = lookup_node(flow->node);
-
-		if (node)
-			limit = node->mtu;
-		route_ends(&fib, pkt->key.family == 6, flow->state & FLOW_SOURCE ? flow->address : pkt->key.source,
-			   flow->state & FLOW_DESTINATION ? flow->address : pkt->key.destination);
+		fib.source[0] = words(path.source.address)[3];
+		fib.destination[0] = words(path.destination.address)[3];
 	}
 	found = fib_lookup(skb, &fib, sizeof(fib), 0);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return DROP_NO_ROUTE;
+	flow->ifindex = fib.ifindex;
+	flow->route_until = tick;
 	if (found == BPF_FIB_LKUP_RET_SUCCESS) {
-		if (!limit || limit > fib.mtu)
-			limit = fib.mtu;
 		copy_route_mac(flow->mac, fib.destination_mac);
 		remember_device(&fib);
+		flow->route_until = tick + ticks_per_second;
+		remember_hop(&path, &fib, flow->route_until);
+		set_mtu(flow, &path, fib.mtu);
+	} else {
+		set_mtu(flow, &path, 0);
 	}
-	if (limit > overhead)
-		flow->mtu = limit - overhead;
-	flow->ifindex = fib.ifindex;
-	flow->route_until = found == BPF_FIB_LKUP_RET_SUCCESS ? tick + ticks_per_second : tick;
 	next->family = fib.family;
 	next->address[0] = fib.destination[0];
 	next->address[1] = fib.destination[1];

@@ -71,12 +71,14 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *pkt, stru
 	bool routed = (__s32)(flow->route_until - tick) > 0 && device;
 	struct ethernet *ethernet;
 	struct next_hop next = {};
-	enum drop_reason reason;
+	int reason;
 
 	if (unlikely(!routed)) {
 		reason = find_route(skb, pkt, flow, &next);
-		if (reason)
+		if (reason && reason != ROUTE_KNOWN)
 			return drop(skb, pkt, reason);
+		device = lookup_device(flow->ifindex);
+		routed = reason == ROUTE_KNOWN;
 	}
 	if (unlikely(too_big(skb, pkt, flow)))
 		return refuse(skb, pkt, flow->mtu);
@@ -96,7 +98,7 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *pkt, stru
 	if (unlikely(!routed))
 		return redirect_neigh(flow->ifindex, &next, sizeof(next), 0);
 	ethernet = header(skb, 0, ETHERNET);
-	if (unlikely(!ethernet))
+	if (unlikely(!ethernet || !device))
 		return drop(skb, pkt, DROP_REWRITE);
 	copy_mac(ethernet->destination, flow->mac);
 	copy_mac(ethernet->source, device->mac);
@@ -166,13 +168,7 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt)
 
 	if (unlikely(pkt->error))
 		return handle_error(skb, pkt);
-	flow = map_lookup(&flows, &pkt->key);
-	if (unlikely(!flow)) {
-		struct settings *settings = read_settings();
-
-		if (settings && settings->young)
-			flow = map_lookup(&flows_young, &pkt->key);
-	}
+	flow = find_flow(&pkt->key);
 	if (likely(flow) && unlikely(pkt->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) || (flow->state & (FLOW_REPLY | FLOW_REPLIED)) == FLOW_REPLY)) {
 		renew = track(pkt);
 		flow = find_flow(&pkt->key);

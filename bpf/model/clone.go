@@ -16,7 +16,8 @@ func (n *Node) Clone() *Node {
 	c.Nodes, c.Frontends, c.Backends = maps.Clone(n.Nodes), maps.Clone(n.Frontends), maps.Clone(n.Backends)
 	c.Flows, c.Young = cloneFlows(n.Flows), cloneFlows(n.Young)
 	c.Counters, c.Events = maps.Clone(n.Counters), nil
-	c.fragments, c.devices, c.macs = maps.Clone(n.fragments), maps.Clone(n.devices), maps.Clone(n.macs)
+	c.fragments, c.devices = maps.Clone(n.fragments), maps.Clone(n.devices)
+	c.macs, c.hops = maps.Clone(n.macs), maps.Clone(n.hops)
 	return &c
 }
 

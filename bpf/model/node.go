@@ -48,6 +48,7 @@ type Node struct {
 	fragments map[fragmentID][2]uint16
 	devices   map[uint32]bool // native devices whose address is known
 	macs      map[uint32][6]byte
+	hops      map[netip.Addr]hop // by destination on the underlay
 }
 
 // Route is what the kernel knows of the way to a destination.
@@ -59,6 +60,12 @@ type Route struct {
 	MAC       [6]byte // of the next hop
 	Source    [6]byte // of the device
 	MTU       int
+}
+
+// hop is a route that holds for a while.
+type hop struct {
+	Route
+	until uint32
 }
 
 type fragmentID struct {
@@ -84,6 +91,7 @@ func NewNode(cfg bpf.Config) *Node {
 		fragments: map[fragmentID][2]uint16{},
 		devices:   map[uint32]bool{},
 		macs:      map[uint32][6]byte{},
+		hops:      map[netip.Addr]hop{},
 	}
 }
 

@@ -46,6 +46,9 @@ func (g *game) reset(cfg bpf.Config) error {
 	if err := write(g.k.c.Maps["fragments"], map[bpf.FragmentKey]bpf.Fragment{}); err != nil {
 		return err
 	}
+	if err := write(g.k.c.Maps["hops"], map[[16]byte][16]byte{}); err != nil {
+		return err
+	}
 	var device bpf.Device
 	for i := range uint32(256) {
 		if err := g.k.c.Maps["devices"].Put(i, device); err != nil {

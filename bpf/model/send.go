@@ -40,8 +40,8 @@ func (n *Node) send(p *packet, flow *bpf.Flow) Output {
 	return out
 }
 
-// leave sends a packet to another node: by the remembered next hop for a second, else by the
-// kernel's route, which then is remembered.
+// leave sends a packet to another node: by the next hop that the entry, or any other to the same
+// destination, learnt within the last second, else by the kernel's route, which then is remembered.
 func (n *Node) leave(p *packet, flow *bpf.Flow) Output {
 	routed := int32(flow.RouteUntil-n.Now) > 0 && n.devices[flow.Ifindex]
 	destination, source := bpf.Addr(n.sent(p.key, flow).Destination), bpf.Addr(n.sent(p.key, flow).Source)
@@ -58,11 +58,17 @@ func (n *Node) leave(p *packet, flow *bpf.Flow) Output {
 	}
 	var route Route
 	if !routed {
-		route = n.Route(source, destination)
-		if !route.Found {
+		hop, known := n.hops[destination]
+		if known = known && int32(hop.until-n.Now) > 0 && n.devices[hop.Ifindex]; known {
+			route, routed = hop.Route, true
+		} else if route = n.Route(source, destination); !route.Found {
 			return n.drop(p, bpf.DropNoRoute)
+		} else if route.Neighbour {
+			hop.Route, hop.until = route, n.Now+n.Config.TicksPerSecond
+			n.hops[destination] = hop
+			n.devices[route.Ifindex], n.macs[route.Ifindex] = true, route.Source
 		}
-		n.remember(flow, route, overhead)
+		n.remember(flow, route, hop.until, overhead)
 	}
 	if flow.Mtu != 0 && p.largest() > int(flow.Mtu) {
 		return n.tell(p, bpf.DropTooBig, int(flow.Mtu))
@@ -86,17 +92,18 @@ func (n *Node) leave(p *packet, flow *bpf.Flow) Output {
 	return Output{Verdict: Redirect, Way: Device, Ifindex: flow.Ifindex, Tunnel: family, Data: p.data}
 }
 
-// remember keeps a route in an entry: for a second if the next hop's address is known.
-func (n *Node) remember(flow *bpf.Flow, route Route, overhead int) {
-	limit := int(n.Nodes[flow.Node].Mtu)
+// remember keeps a route in an entry: until then, if the next hop's address is known.
+func (n *Node) remember(flow *bpf.Flow, route Route, until uint32, overhead int) {
+	limit := 0
+	if flow.Node != 0 {
+		limit = int(n.Nodes[flow.Node].Mtu)
+	}
 	flow.Ifindex, flow.RouteUntil = route.Ifindex, n.Now
 	if route.Neighbour {
 		if limit == 0 || limit > route.MTU {
 			limit = route.MTU
 		}
-		flow.Mac = route.MAC
-		flow.RouteUntil += n.Config.TicksPerSecond
-		n.devices[route.Ifindex], n.macs[route.Ifindex] = true, route.Source
+		flow.Mac, flow.RouteUntil = route.MAC, until
 	}
 	if limit > overhead {
 		flow.Mtu = uint16(limit - overhead)
