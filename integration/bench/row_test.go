@@ -149,3 +149,25 @@ func TestLine_Print(t *testing.T) {
 		}
 	}
 }
+
+func TestReachLines(t *testing.T) {
+	var times reachTimes
+	for i := range 100 {
+		times.Watch = append(times.Watch, float64(1000*(i+1)))
+		times.Maps = append(times.Maps, float64(1250*(i+1)))
+	}
+	got, err := reachLines(times)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Line{
+		{Row: "C2", What: "p50: bare watch 50 us / maps 62 us", Ratio: 0.8, OfNS: 62500, ToNS: 50000, Goal: 1 / 1.15, Valid: true},
+		{Row: "C2", What: "p99: bare watch 99 us / maps 124 us", Ratio: 0.8, OfNS: 123750, ToNS: 99000, Goal: 1 / 1.5, Met: true, Valid: true},
+	}
+	if d := cmp.Diff(want, got, cmpopts.EquateApprox(1e-9, 0)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	if _, err := reachLines(reachTimes{}); err == nil {
+		t.Error("no times gave lines")
+	}
+}

@@ -57,6 +57,10 @@ func rows(m Machine) []Row {
 			Ratios: []Ratio{{Workload: TCPCRR, Of: Service, To: Native, Goal: 0.98}},
 		},
 		{
+			Name: "C2", What: "a backend changes in one cluster: maps of all nodes of the other, against a bare watch",
+			Measure: measureReach,
+		},
+		{
 			Name: "native", What: "native between nodes, against wire, routing and empty programs", Controls: append(rr, crr...),
 			Ratios: against(Native, Veth, Kernel, Floor),
 		},

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,13 +34,17 @@ const (
 //
 //	bench worker server <cpu> <workload> <address:port>
 //	bench worker client <cpu> <workload> <address:port> <number of addresses>
+//	bench worker reach <reachTask as JSON>
 //
-// Both print a line when ready and end when their standard input does. A client runs a slot for
+// The first two print a line when ready and end when their standard input does. A client runs a slot for
 // each line with a number of nanoseconds, and answers with a Slot in JSON.
 const workerArg = "worker"
 
 // runWorker is the whole life of a worker.
 func runWorker(args []string, in io.Reader, out io.Writer) error {
+	if len(args) == 2 && args[0] == "reach" {
+		return runReach(context.Background(), args[1], out)
+	}
 	if len(args) < 4 {
 		return fmt.Errorf("worker: %d arguments, want 4 or 5", len(args))
 	}
