@@ -221,7 +221,7 @@ func (s *Server) again(request func() error) {
 // Eventually waits until ok returns "", and fails the test with what it returned last.
 func Eventually(t testing.TB, ok func() string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
