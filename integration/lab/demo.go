@@ -95,10 +95,11 @@ func (l *Lab) failover(ctx context.Context, p *Progress) error {
 	first, second := &l.Clusters[0], &l.Clusters[1]
 	target := netip.AddrPortFrom(first.Service.Addresses[0], portWho)
 	p.say("")
+	backends := first.backends()
 	begin := time.Now()
 	if err := p.step("kill every backend of "+first.Name, func() error {
-		return each(ctx, len(first.backends()), func(ctx context.Context, i int) error {
-			return l.kill(ctx, "pod/"+first.backends()[i], syscall.SIGKILL)
+		return each(ctx, len(backends), func(ctx context.Context, i int) error {
+			return l.kill(ctx, "pod/"+backends[i], syscall.SIGKILL)
 		})
 	}); err != nil {
 		return err
@@ -114,8 +115,8 @@ func (l *Lab) failover(ctx context.Context, p *Progress) error {
 	}
 	p.say("")
 	if err := p.step("bring them back", func() error {
-		return each(ctx, len(first.backends()), func(ctx context.Context, i int) error {
-			return l.startAgain(ctx, "pod/"+first.backends()[i])
+		return each(ctx, len(backends), func(ctx context.Context, i int) error {
+			return l.startAgain(ctx, "pod/"+backends[i])
 		})
 	}); err != nil {
 		return err
