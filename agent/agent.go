@@ -51,6 +51,14 @@ type part struct {
 	run  func(context.Context) error
 }
 
+// until runs the part; that it ends with ctx is no error.
+func (p part) until(ctx context.Context) error {
+	if err := p.run(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("%s: %w", p.name, err)
+	}
+	return nil
+}
+
 // New puts an agent together. It reads the etcd client file and touches nothing
 // else outside.
 func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
@@ -132,7 +140,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 
 	a.parts = append(a.parts,
 		part{"local api", a.server.Run}, part{"metrics", metrics.Run}, part{"events", reader.Run},
-		part{"datapath", a.datapath.Run}, part{"endpoints", a.endpoints.Run}, part{"identities", a.allocator.Run}, part{"renumbering", renumbering.Run},
+		part{"endpoints", a.endpoints.Run}, part{"identities", a.allocator.Run}, part{"renumbering", renumbering.Run},
 		part{"services", services.Run}, part{"clusters", clusters.Run}, part{"clustermesh", a.mesh.Run},
 	)
 	a.parts = append(a.parts, a.stores.parts()...)
@@ -161,14 +169,27 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 
 	group, ctx := errgroup.WithContext(ctx)
 	for _, p := range a.parts {
-		group.Go(func() error {
-			if err := p.run(ctx); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("%s: %w", p.name, err)
-			}
-			return nil
-		})
+		group.Go(func() error { return p.until(ctx) })
 	}
+	// The datapath ends after all who use it: it closes maps under nobody's hands.
+	below, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	kernel := make(chan error, 1)
+	group.Go(func() error { // ends the others when the datapath breaks
+		select {
+		case err := <-kernel:
+			kernel <- err
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	go func() { kernel <- part{"datapath", a.datapath.Run}.until(below) }()
 	err = group.Wait()
+	cancel()
+	if broken := <-kernel; err == nil {
+		err = broken
+	}
 	a.log.Info("agent stopped", "node", a.cfg.Node)
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -290,6 +291,35 @@ func TestAgent_Monitor(t *testing.T) {
 		n.check(v.Get(t.Context(), 0, func(*api.MapEntry) error { entries++; return nil }))
 		if entries == 0 && v.Name != "lb" && v.Name != "nodes" {
 			t.Errorf("map %s is empty", v.Name)
+		}
+	}
+	n.stop(syscall.SIGTERM)
+}
+
+func TestAgent_Metrics(t *testing.T) {
+	n := newTestNode(t, "metrics: 127.0.0.1:9962\n")
+	n.start()
+	n.pod("web", "app=web")
+	var text string
+	n.must(n.ns.Do(func() error {
+		c, err := net.Dial("tcp", "127.0.0.1:9962")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err := fmt.Fprint(c, "GET /metrics HTTP/1.0\r\n\r\n"); err != nil {
+			return err
+		}
+		data, err := io.ReadAll(c)
+		text = string(data)
+		return err
+	}))
+	for _, want := range []string{
+		"200 OK", `weft_agent_table_rows{source="local",table="local-endpoints"} 1`, `weft_agent_component_healthy{component="etcd"} 1`,
+		"weft_datapath_", "weft_clustermesh_", "go_goroutines",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in %s", want, text)
 		}
 	}
 	n.stop(syscall.SIGTERM)

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +37,7 @@ func (a *Agent) Status(context.Context) *api.StatusResponse {
 	s.Lines = append(s.Lines, watchLine(a.watches.status()), storeLine(a.stores.status()))
 	s.Lines = append(s.Lines, a.endpointLine(), a.addressLine(), a.identityLine(), a.serviceLine(), a.meshLine(), a.metricsLine())
 	for _, r := range a.mesh.Status().Remotes {
-		s.Remotes = append(s.Remotes, remoteStatus(r))
+		s.Remotes = append(s.Remotes, a.remoteStatus(r))
 	}
 	return s
 }
@@ -72,32 +74,54 @@ func storeHint(err error) string {
 		return "see the agent's log"
 	}
 	switch at.Reason {
-	case kvstore.ReasonUnreachable, kvstore.ReasonSilent:
+	case kvstore.ReasonUnreachable:
 		return "check that etcd runs at " + at.Endpoint + " and that the network leads there"
+	case kvstore.ReasonSilent:
+		return "check that etcd at " + at.Endpoint + " has a leader, a disk that keeps up and memory, and that the network leads there"
 	case kvstore.ReasonFull:
 		return "compact and defragment etcd, or raise its quota"
 	case kvstore.ReasonUnauthorised:
 		return "give the certificate's name the node role: weft store init"
+	case kvstore.ReasonClientExpired:
+		return "put a new certificate where the etcd client file says; it is read again at the next connection"
+	case kvstore.ReasonServerExpired, kvstore.ReasonServerName:
+		return "give etcd at " + at.Endpoint + " a certificate that is valid now and names it"
 	}
-	return "check the certificate files that the etcd client file names"
+	return "check the certificate files that the etcd client file names; they are read again at the next connection"
+}
+
+// storeProblem is an error without the path that led to it, so that one which is the same for all
+// watches is told once.
+func storeProblem(err error) string {
+	var at *kvstore.EndpointError
+	if errors.As(err, &at) {
+		return at.Error()
+	}
+	return err.Error()
 }
 
 func watchLine(list []namedWatch) *api.StatusLine {
 	l := ok("tables", "%d of our cluster, synced", len(list))
-	var bad, notes []string
+	away := map[string][]string{} // tables by what is wrong with them
+	bad := 0
+	var notes []string
 	var oldest time.Time
+	hint := "see the line etcd"
 	for _, w := range list {
 		s := w.status
 		if oldest.IsZero() || s.LastConfirmed.Before(oldest) {
 			oldest = s.LastConfirmed
 		}
-		switch {
-		case !s.Synced && s.LastError != nil:
-			bad = append(bad, fmt.Sprintf("%s: not synced: %v", w.table, s.LastError))
-		case !s.Synced:
-			bad = append(bad, w.table+": not synced yet")
-		case s.LastError != nil:
-			bad = append(bad, fmt.Sprintf("%s: as of %s: %v", w.table, s.LastConfirmed.Format(time.TimeOnly), s.LastError))
+		name, reason := w.table, ""
+		if !s.Synced {
+			name, reason = name+" (never synced)", "not connected yet"
+		}
+		if s.LastError != nil {
+			reason, hint = storeProblem(s.LastError), storeHint(s.LastError)
+		}
+		if reason != "" {
+			away[reason] = append(away[reason], name)
+			bad++
 		}
 		if n := len(s.Rejections); n > 0 {
 			r := s.Rejections[n-1]
@@ -106,9 +130,13 @@ func watchLine(list []namedWatch) *api.StatusLine {
 	}
 	l.Confirmed = nanos(oldest)
 	switch {
-	case len(bad) > 0:
-		l.Summary = fmt.Sprintf("%d of %d of our cluster are not up to date; the rows that are there stay in force", len(bad), len(list))
-		return fail(l, strings.Join(bad, "; "), "see the line etcd")
+	case bad > 0:
+		l.Summary = fmt.Sprintf("%d of %d of our cluster are not up to date; the rows that are there stay in force", bad, len(list))
+		var texts []string
+		for _, reason := range slices.Sorted(maps.Keys(away)) {
+			texts = append(texts, strings.Join(away[reason], ", ")+": "+reason)
+		}
+		return fail(l, strings.Join(texts, "; "), hint)
 	case len(notes) > 0:
 		return fail(l, strings.Join(notes, "; "), "repair or delete these keys; the values before stay in force")
 	}
@@ -118,16 +146,17 @@ func watchLine(list []namedWatch) *api.StatusLine {
 func storeLine(list []namedStore) *api.StatusLine {
 	rows, pending := 0, 0
 	var bad []string
+	hint := ""
 	for _, s := range list {
 		rows += s.status.Rows
 		pending += s.status.Pending
 		if s.status.LastError != nil && s.status.Pending > 0 {
-			bad = append(bad, fmt.Sprintf("%s: %v", s.table, s.status.LastError))
+			bad, hint = append(bad, fmt.Sprintf("%s: %v", s.table, s.status.LastError)), storeHint(s.status.LastError)
 		}
 	}
 	l := ok("published", "%d rows of this node, %d on their way", rows, pending)
 	if len(bad) > 0 {
-		return fail(l, strings.Join(bad, "; "), "see the line etcd")
+		return fail(l, strings.Join(bad, "; "), hint)
 	}
 	return l
 }
@@ -195,7 +224,7 @@ func (a *Agent) identityLine() *api.StatusLine {
 	l := ok("identities", "%d in use here, %d in the mesh", a.allocator.Held().Len(), a.tables.identities.Len())
 	if s.LastError != nil && s.Pending > 0 {
 		l.Summary += fmt.Sprintf(", %d wait for the store", s.Pending)
-		return fail(l, s.LastError.Error(), "see the line etcd; endpoints with known numbers work")
+		return fail(l, s.LastError.Error(), storeHint(s.LastError)+"; endpoints with known numbers work")
 	}
 	return l
 }
@@ -255,32 +284,4 @@ func first(list []string, n int) []string {
 		return list
 	}
 	return append(list[:n:n], fmt.Sprintf("and %d more", len(list)-n))
-}
-
-func remoteStatus(r clustermesh.RemoteStatus) *api.RemoteCluster {
-	v := &api.RemoteCluster{
-		Name: r.Name, Id: r.ID, State: string(r.Phase), Reason: r.Reason, Endpoints: r.Endpoints,
-		Health: api.Health_HEALTH_OK, Confirmed: nanos(r.Heartbeat),
-	}
-	for _, t := range r.Resources {
-		sync := &api.TableSync{
-			Table: string(t.Resource), Synced: t.Synced, Rows: uint64(t.Rows), Confirmed: nanos(t.Confirmed), Revision: t.Revision,
-		}
-		if v.Confirmed == 0 || t.Confirmed.UnixNano() < v.Confirmed && !t.Confirmed.IsZero() {
-			v.Confirmed = sync.Confirmed
-		}
-		v.Synced = append(v.Synced, sync)
-		if t.Faults > 0 && v.Reason == "" {
-			v.Reason = fmt.Sprintf("%d rows of %s refused, one is %s: %s", t.Faults, t.Resource, t.LastKey, t.LastReason)
-			v.Hint = "its operator must repair these rows; nothing of them is in force"
-		}
-	}
-	if r.Phase != clustermesh.PhaseReady {
-		v.Health = api.Health_HEALTH_FAILED
-		v.Since = nanos(r.LastErrorAt)
-		if v.Reason == "" {
-			v.Reason = r.LastError
-		}
-	}
-	return v
 }

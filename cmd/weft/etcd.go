@@ -14,6 +14,7 @@ import (
 
 	"github.com/weft-net/weft/agent/api"
 	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/service/store"
 )
 
 // etcdFlags are those of commands that write to the store themselves. What is not
@@ -67,6 +68,9 @@ func (f *etcdFlags) prefixes() ([]netip.Prefix, error) {
 
 // storeHint says what to do about an error of the store.
 func storeHint(err error) error {
+	if errors.Is(err, store.ErrNoCIDR) {
+		return hint(err, "name the ranges with --service-cidrs, or give the service 'vips'")
+	}
 	var at *kvstore.EndpointError
 	if !errors.As(err, &at) {
 		return err

@@ -74,7 +74,7 @@ func serviceAdd(a *app) *cobra.Command {
 			for _, p := range parsed {
 				d, err := store.Add(cmd.Context(), client, p, cidrs)
 				if err != nil {
-					return storeHint(fmt.Errorf("add service %v: %w", p.Key, err))
+					return storeHint(err)
 				}
 				v := serviceView{Service: p.Key.String(), VIPs: d.VIPs}
 				for _, w := range p.Warnings {
@@ -119,7 +119,7 @@ func serviceDelete(a *app) *cobra.Command {
 			defer client.Close()
 			found, err := store.Delete(cmd.Context(), client, schema.DefinitionKey{Namespace: namespace, Name: name})
 			if err != nil {
-				return storeHint(fmt.Errorf("delete service %s: %w", args[0], err))
+				return storeHint(err)
 			}
 			done := "deleted"
 			if !found {
