@@ -4,7 +4,6 @@
 package kvstore_test
 
 import (
-	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -17,13 +16,4 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // plain is an etcd without encryption.
 func plain(t testing.TB) *kvstoretest.Server {
 	return kvstoretest.Start(t, kvstoretest.Options{})
-}
-
-func TestWatch_Conformance(t *testing.T) { kvstoretest.RunWatch(t, plain) }
-
-func TestWatch_ConformanceOverTLS(t *testing.T) {
-	ca := kvstoretest.NewCA(t, "ours")
-	kvstoretest.RunWatch(t, func(t testing.TB) *kvstoretest.Server {
-		return kvstoretest.Start(t, kvstoretest.Options{CA: ca, Name: "server-" + strings.ReplaceAll(t.Name(), "/", "-")})
-	})
 }
