@@ -177,7 +177,7 @@ func (a *Agent) endpointLine() *api.StatusLine {
 	}
 	l := ok("endpoints", "%d work", ready)
 	if broken := a.endpoints.Broken(); len(broken) > 0 {
-		return fail(l, broken[0].Error(), "repair the file or remove it, then restart the agent; until then nothing is pruned")
+		return fail(l, broken[0].Error(), "repair it, or remove it and restart the agent; until then nothing is pruned")
 	}
 	if len(other) > 0 {
 		l.Summary = fmt.Sprintf("%d work, %d do not", ready, len(other))
