@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,20 +26,45 @@ import (
 // nothing is judged by how much of it was needed.
 const patience = 60 * time.Second
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if file := os.Getenv(childStore); file != "" {
+		if err := runStore(file, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
-// build makes the weft binary that the scripts run, under the race detector where there is a C
-// compiler for it.
-func build(t *testing.T) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "weft")
+// built says whether there is a binary to remove.
+var built atomic.Bool
+
+// binary is the weft that all tests of this package run, built once, under the race detector where
+// these tests are.
+var binary = sync.OnceValues(func() (string, error) {
+	built.Store(true)
+	dir, err := os.MkdirTemp("", "weft-test-*")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "weft")
 	args := []string{"build", "-o", bin}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
 	out, err := exec.Command("go", append(args, "github.com/weft-net/weft/cmd/weft")...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("build weft: %v\n%s", err, out)
+		return bin, fmt.Errorf("build weft: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+func build(t *testing.T) string {
+	t.Helper()
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return bin
 }
@@ -73,6 +100,7 @@ func TestScripts(t *testing.T) {
 			"eventually": cmdEventually,
 			"gone":       cmdGone,
 			"races":      cmdRaces,
+			"store":      cmdStore,
 		},
 	})
 }
