@@ -210,6 +210,9 @@ __global enum drop_reason relate(struct __sk_buff *skb, struct packet *pkt)
 	flow = find_flow(&key);
 	if (!flow || !same_address(pkt->key.destination, key.destination))
 		return DROP_UNRELATED;
+	/* What comes from outside ends at this node. */
+	if ((pkt->origin == ORIGIN_NETWORK || pkt->origin == ORIGIN_TUNNEL) && flow->state & FLOW_LEAVES)
+		return DROP_UNRELATED;
 	if (pkt->outer && !decapsulate(skb, pkt))
 		return DROP_TUNNEL;
 	if (flow->state & FLOW_TRANSLATED) {

@@ -127,15 +127,19 @@ static __always_inline int send(struct __sk_buff *skb, struct packet *pkt, struc
 	return deliver(skb, pkt, flow);
 }
 
-/* fresh tells whether an entry may be used as it is. */
+/* fresh tells whether an entry may be used as it is. What comes from outside ends at this node, and
+ * what the host's stack has to see first cannot come from outside directly: such packets have a key
+ * that is the host's, and are decided.
+ */
 static __always_inline bool fresh(const struct packet *pkt, const struct flow *flow)
 {
 	if (flow->generation != pkt->generation)
 		return false;
-	/* What the host's stack has to see first cannot come from outside directly. */
 	if (pkt->origin == ORIGIN_NETWORK)
-		return !(flow->state & FLOW_HOST);
-	return pkt->origin != ORIGIN_TUNNEL || flow->identity == pkt->identity;
+		return !(flow->state & (FLOW_HOST | FLOW_LEAVES));
+	if (pkt->origin == ORIGIN_TUNNEL)
+		return flow->identity == pkt->identity && !(flow->state & FLOW_LEAVES);
+	return true;
 }
 
 /* follow sends an ICMP error along the connection it is about. */

@@ -130,9 +130,10 @@ func (n *Node) begin(p *packet, flow *bpf.Flow) judgement {
 		}
 		return refused(bpf.DropMulticast)
 	}
-	switch {
-	case p.tcpFlags&(TCPSyn|TCPAck) == TCPSyn:
+	if p.tcpFlags&(TCPSyn|TCPAck) == TCPSyn {
 		flow.State |= bpf.FlowOpened
+	}
+	switch {
 	case p.tcpFlags&TCPRst != 0:
 		flow.State |= bpf.FlowReset | bpf.FlowClosed
 	case p.tcpFlags&TCPFin != 0:

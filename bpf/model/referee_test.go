@@ -5,6 +5,7 @@ package model_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/weft-net/weft/bpf"
 	"github.com/weft-net/weft/bpf/model"
@@ -72,6 +74,10 @@ func (g *game) reset(cfg bpf.Config) error {
 func (g *game) play(in model.Input) (string, error) {
 	before := g.n.Clone()
 	saw, err := g.look(in)
+	// A test run wants to see a whole IP header.
+	if errors.Is(err, unix.EINVAL) && len(in.Data) < 14+40 {
+		return "", nil
+	}
 	if err != nil {
 		return "", err
 	}

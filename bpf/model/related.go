@@ -23,7 +23,11 @@ func (n *Node) related(p *packet) Output {
 	key := answer(quoted.key)
 	key.From = p.key.From
 	flow, _ := n.find(key)
-	if !ok || flow == nil || key.Destination != p.key.Destination {
+	ours := ok && flow != nil && key.Destination == p.key.Destination
+	if ours && p.origin.outside() {
+		ours = flow.State&bpf.FlowLeaves == 0 // what comes from outside ends at this node
+	}
+	if !ours {
 		if p.origin == fromNetwork { // the stack may know more
 			return Output{Verdict: Pass, Data: p.data}
 		}

@@ -37,6 +37,9 @@ const (
 // stack says that a packet comes out of the host's own stack.
 func (o origin) stack() bool { return o == fromStack || o == fromHost }
 
+// outside says that a packet comes from another node.
+func (o origin) outside() bool { return o == fromNetwork || o == fromTunnel }
+
 // GSO says how a large packet will be cut; zero: not at all.
 type GSO struct {
 	Size, Segments uint32
@@ -151,13 +154,16 @@ func (n *Node) handle(p *packet) Output {
 	return n.send(p, flow)
 }
 
-// fresh says that an entry may be used as it is. What came through the host's stack once must come
-// through it again.
+// fresh says that an entry may be used as it is. What comes from outside ends at this node, and what
+// came through the host's stack once must come through it again.
 func (n *Node) fresh(p *packet, flow *bpf.Flow) bool {
-	if p.origin == fromNetwork && flow.State&bpf.FlowHost != 0 {
+	switch {
+	case p.origin.outside() && flow.State&bpf.FlowLeaves != 0,
+		p.origin == fromNetwork && flow.State&bpf.FlowHost != 0,
+		p.origin == fromTunnel && flow.Identity != p.identity:
 		return false
 	}
-	return flow.Generation == p.generation && (p.origin != fromTunnel || flow.Identity == p.identity)
+	return flow.Generation == p.generation
 }
 
 // open looks into a packet of the underlay for a tunnelled one: its type, its VNI and where it begins.
