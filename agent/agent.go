@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -161,7 +162,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer a.server.listener.Close()
-	if err := a.endpoints.Restore(); err != nil {
+	if err := a.endpoints.Restore(a.leftovers()); err != nil {
 		return err
 	}
 	a.stores.announce(a.cfg)
@@ -192,6 +193,31 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	a.log.Info("agent stopped", "node", a.cfg.Node)
 	return err
+}
+
+// leftovers are the endpoints that an earlier run left in the kernel; none where
+// nothing is pinned.
+func (a *Agent) leftovers() []endpoint.Leftover {
+	maps, err := datapath.OpenMaps(a.cfg.BPFFS, a.cfg.Node)
+	if err != nil {
+		return nil
+	}
+	defer maps.Close()
+	var list []endpoint.Leftover
+	for row, err := range maps.Endpoints() {
+		if err != nil {
+			a.log.Warn("endpoints in the kernel cannot be read", "error", err)
+			return list
+		}
+		l := endpoint.Leftover{ID: endpoint.ID(row.Slot)}
+		for _, addr := range []netip.Addr{row.IPv4, row.IPv6} {
+			if addr.IsValid() && !addr.IsUnspecified() {
+				l.Addresses = append(l.Addresses, addr)
+			}
+		}
+		list = append(list, l)
+	}
+	return list
 }
 
 // Tables of definitions and endpoints are of our cluster only; the others hold

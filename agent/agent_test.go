@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -322,5 +323,37 @@ func TestAgent_Metrics(t *testing.T) {
 			t.Errorf("no %s in %s", want, text)
 		}
 	}
+	n.stop(syscall.SIGTERM)
+}
+
+func TestAgent_NameClashAndLostState(t *testing.T) {
+	n := newTestNode(t, "")
+	n.start()
+	taken := n.namespace("taken")
+	n.must(netns.Veth(taken, "eth0", n.namespace("peer"), "x", 1500))
+	_, err := n.client.EndpointAdd(t.Context(), &api.EndpointAddRequest{Namespace: "default", Name: "taken", Netns: taken.Path()})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "eth0") {
+		t.Errorf("got %v, want FailedPrecondition that names eth0", err)
+	}
+	list, err := n.client.EndpointList(t.Context(), &api.EndpointListRequest{})
+	n.must(err)
+	if len(list.Endpoints) != 0 {
+		t.Errorf("left behind: %v", list.Endpoints)
+	}
+
+	// Somebody removes the state directory: what works goes on, and status says so.
+	client, _ := n.pod("client", "app=client")
+	_, web := n.pod("web", "app=web")
+	n.stop(syscall.SIGKILL)
+	n.must(os.RemoveAll(filepath.Join(n.dir, "state")))
+	n.start()
+	if err := n.unhealthy(); err == nil || !strings.Contains(err.Error(), "the kernel has 2 endpoints") {
+		t.Errorf("status: %v", err)
+	}
+	_, other := n.pod("other", "app=web")
+	if other.Addresses[0] == web.Addresses[0] {
+		t.Errorf("address %v is given to a second endpoint", other.Addresses[0])
+	}
+	n.reach(client, net.JoinHostPort(web.Addresses[0], "80"), "web")
 	n.stop(syscall.SIGTERM)
 }

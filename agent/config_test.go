@@ -163,6 +163,19 @@ func TestSettings_PrintWhatTheyRead(t *testing.T) {
 	}
 }
 
+func TestSettings_AreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := DefaultConfig()
+	for _, s := range c.Settings() {
+		if !strings.Contains(string(page), "- **"+s.Key+"**") {
+			t.Errorf("docs/config.md does not explain %s", s.Key)
+		}
+	}
+}
+
 func FuzzApplyYAML(f *testing.F) {
 	for _, s := range []string{
 		"node: a\naddresses: [1.2.3.4]\n", "map-flows: 1e3", "a: &a [*a]", "labels:\n- '!k8s:x'\n", "? {a: b}\n: c", "node: !!binary YQ==",

@@ -19,6 +19,8 @@ import (
 	"github.com/weft-net/weft/agent/api"
 	"github.com/weft-net/weft/agent/endpoint"
 	"github.com/weft-net/weft/agent/ipam"
+	"github.com/weft-net/weft/bpf"
+	"github.com/weft-net/weft/datapath"
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
@@ -180,6 +182,8 @@ func apiError(err error) error {
 		full      *endpoint.FullError
 		exhausted *ipam.ExhaustedError
 		address   *ipam.AddressError
+		clash     *datapath.NameClashError
+		mapFull   *bpf.FullError
 	)
 	code := codes.Internal
 	switch {
@@ -191,9 +195,9 @@ func apiError(err error) error {
 		code = codes.AlreadyExists
 	case errors.As(err, &missing):
 		code = codes.NotFound
-	case errors.As(err, &full), errors.As(err, &exhausted):
+	case errors.As(err, &full), errors.As(err, &exhausted), errors.As(err, &mapFull):
 		code = codes.ResourceExhausted
-	case errors.As(err, &address):
+	case errors.As(err, &address), errors.As(err, &clash):
 		code = codes.FailedPrecondition
 	case errors.Is(err, context.Canceled):
 		code = codes.Canceled

@@ -91,20 +91,22 @@ func (e *RecordError) Error() string { return fmt.Sprintf("endpoint file %s: %v"
 func (e *RecordError) Unwrap() error { return e.Err }
 
 // load reads all endpoints, and says which files it could not read. It makes the
-// directory where there is none.
-func (d disk) load() (found []Endpoint, broken []*RecordError, err error) {
+// directory where there is none, and says whether it existed.
+func (d disk) load() (found []Endpoint, broken []*RecordError, existed bool, err error) {
+	_, err = os.Stat(d.dir)
+	existed = !errors.Is(err, fs.ErrNotExist)
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
-		return nil, nil, fmt.Errorf("state directory: %w", err)
+		return nil, nil, existed, fmt.Errorf("state directory: %w", err)
 	}
 	entries, err := os.ReadDir(d.dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("state directory: %w", err)
+		return nil, nil, existed, fmt.Errorf("state directory: %w", err)
 	}
 	for _, entry := range entries {
 		path := filepath.Join(d.dir, entry.Name())
 		if strings.HasPrefix(entry.Name(), ".new-") { // of a save that did not finish
 			if err := os.Remove(path); err != nil {
-				return nil, nil, fmt.Errorf("state directory: %w", err)
+				return nil, nil, existed, fmt.Errorf("state directory: %w", err)
 			}
 			continue
 		}
@@ -129,7 +131,7 @@ func (d disk) load() (found []Endpoint, broken []*RecordError, err error) {
 		}
 		found = append(found, e)
 	}
-	return found, broken, nil
+	return found, broken, existed, nil
 }
 
 // decodeRecord reads the bytes of a file and checks that they can be used.

@@ -199,7 +199,7 @@ func oneEndpoint(identity int, state string) map[string][]string {
 func TestManager_AddAndDelete(t *testing.T) {
 	k := newKernel()
 	m := newManager(t, t.TempDir(), k)
-	if err := m.Restore(); err != nil {
+	if err := m.Restore(nil); err != nil {
 		t.Fatal(err)
 	}
 	first, err := m.Add(t.Context(), spec("web", "k8s:app=web"))
@@ -282,7 +282,7 @@ func TestManager_RestartKeepsEverything(t *testing.T) {
 	k.failIdentity = errors.New("store is away")
 
 	m = newManager(t, dir, k)
-	if err := m.Restore(); err != nil {
+	if err := m.Restore(nil); err != nil {
 		t.Fatal(err)
 	}
 	after := view(m, k)
@@ -320,7 +320,7 @@ func TestManager_RestartEndsWhatWasHalfDone(t *testing.T) {
 			}
 			k.references = map[string]int{}
 			m = newManager(t, dir, k)
-			if err := m.Restore(); err != nil {
+			if err := m.Restore(nil); err != nil {
 				t.Fatal(err)
 			}
 			if m.work(t.Context()) {
@@ -339,7 +339,7 @@ func TestManager_UnreadableFileStopsPruning(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := newManager(t, dir, k)
-	if err := m.Restore(); err != nil {
+	if err := m.Restore(nil); err != nil {
 		t.Fatal(err)
 	}
 	if len(m.Broken()) != 1 || m.tables.Local.Synced() {
@@ -349,6 +349,39 @@ func TestManager_UnreadableFileStopsPruning(t *testing.T) {
 		if e, err := m.Add(t.Context(), spec(fmt.Sprintf("web-%d", i))); err != nil || e.ID == 3 {
 			t.Errorf("%v %v", e.ID, err)
 		}
+	}
+}
+
+func TestManager_LostDirectoryIsNotEmpty(t *testing.T) {
+	m := newManager(t, filepath.Join(t.TempDir(), "gone"), newKernel())
+	if err := m.Restore([]Leftover{{ID: 1, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Broken()) != 1 || m.tables.Local.Synced() || m.tables.Published.Synced() {
+		t.Errorf("broken %v, synced %v", m.Broken(), m.tables.Local.Synced())
+	}
+	if e, err := m.Add(t.Context(), spec("web")); err != nil || e.ID != 2 || e.Addresses[0] != netip.MustParseAddr("10.0.0.3") {
+		t.Errorf("got %+v %v, want another slot and address", e, err)
+	}
+}
+
+func TestManager_AddressTwiceOnDisk(t *testing.T) {
+	k, dir := newKernel(), t.TempDir()
+	m := newManager(t, dir, k)
+	e, err := m.Add(t.Context(), spec("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.ID, e.Name = 2, "copy"
+	if err := m.disk.save(e); err != nil {
+		t.Fatal(err)
+	}
+	m = newManager(t, dir, k)
+	if err := m.Restore(nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Broken()) != 1 || m.tables.Local.Synced() || len(m.List()) != 1 {
+		t.Errorf("broken %v, synced %v, %v", m.Broken(), m.tables.Local.Synced(), m.List())
 	}
 }
 

@@ -7,16 +7,38 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 )
+
+// A Leftover is an endpoint that the kernel has from an earlier run.
+type Leftover struct {
+	ID        ID
+	Addresses []netip.Addr
+}
 
 // Restore brings back what an earlier run kept on disk: the same slots, addresses
 // and identities. It does no more than read files, so that the datapath knows all
 // its endpoints before it removes anything. Endpoints that were being made or
 // deleted, or whose device is gone, are deleted by Run. Call it once, before Run.
-func (m *Manager) Restore() error {
-	found, broken, err := m.disk.load()
+//
+// What the kernel has is looked at only where there is no directory at all: then
+// its endpoints were not deleted, the directory was. They stay as they are, and
+// nothing is pruned, as with a file that cannot be read (see Broken).
+func (m *Manager) Restore(kernel []Leftover) error {
+	found, broken, existed, err := m.disk.load()
 	if err != nil {
 		return err
+	}
+	for _, e := range found {
+		if err := m.restore(e); err != nil {
+			broken = append(broken, &RecordError{m.disk.path(e.ID), e.ID, err})
+		}
+	}
+	if !existed && len(kernel) > 0 {
+		broken = append(broken, &RecordError{Path: m.disk.dir, Err: fmt.Errorf("was not there, but the kernel has %d endpoints", len(kernel))})
+		for _, l := range kernel {
+			m.quarantine(l)
+		}
 	}
 	m.mu.Lock()
 	m.broken = broken
@@ -25,12 +47,7 @@ func (m *Manager) Restore() error {
 	}
 	m.mu.Unlock()
 	for _, b := range broken {
-		m.log.Error("endpoint file cannot be read", "file", b.Path, "error", b.Err)
-	}
-	for _, e := range found {
-		if err := m.restore(e); err != nil {
-			return fmt.Errorf("restore %v: %w", e.FullName(), err)
-		}
+		m.log.Error("endpoints cannot be restored", "file", b.Path, "error", b.Err)
 	}
 	if len(broken) == 0 { // else nothing may be pruned: one of ours is missing
 		m.tables.Endpoints.MarkSynced(Local)
@@ -44,6 +61,22 @@ func (m *Manager) Restore() error {
 	return nil
 }
 
+// quarantine keeps slot and addresses from being given out.
+func (m *Manager) quarantine(l Leftover) {
+	m.mu.Lock()
+	m.slots[l.ID] = true
+	m.mu.Unlock()
+	for _, a := range l.Addresses {
+		if pool := m.pool(a.Is6()); pool != nil && pool.Prefix().Contains(a) {
+			if err := pool.Take(a); err != nil {
+				m.log.Warn("address of a leftover endpoint", "address", a, "error", err)
+			}
+		}
+	}
+}
+
+// restore enters one endpoint. What the kernel cannot be asked about is taken to
+// be there.
 func (m *Manager) restore(e Endpoint) error {
 	m.mu.Lock()
 	m.slots[e.ID] = true
@@ -60,11 +93,7 @@ func (m *Manager) restore(e Endpoint) error {
 		}
 	}
 	if e.Phase == Live {
-		present, err := m.exists(e.HostInterface)
-		if err != nil {
-			return err
-		}
-		if !present {
+		if present, err := m.exists(e.HostInterface); err == nil && !present {
 			m.log.Info("endpoint's device is gone", "endpoint", e.FullName().String(), "device", e.HostInterface)
 			e.Phase = Deleting
 		}
