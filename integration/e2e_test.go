@@ -34,15 +34,22 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if built.Load() {
+			if bin, err := weftBinary(); err == nil {
+				os.RemoveAll(filepath.Dir(bin))
+			}
+		}
+		os.Exit(code)
+	}))
 }
 
 // built says whether there is a binary to remove.
 var built atomic.Bool
 
-// binary is the weft that all tests of this package run, built once, under the race detector where
+// weftBinary is the weft that all tests of this package run, built once, under the race detector where
 // these tests are.
-var binary = sync.OnceValues(func() (string, error) {
+var weftBinary = sync.OnceValues(func() (string, error) {
 	built.Store(true)
 	dir, err := os.MkdirTemp("", "weft-test-*")
 	if err != nil {
@@ -62,7 +69,7 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func build(t *testing.T) string {
 	t.Helper()
-	bin, err := binary()
+	bin, err := weftBinary()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (m *mesh) logs() {
 	}
 }
 
-// dropped sums the packets that the datapath of a node refused.
+// dropped sums the packets between endpoints that the datapath of a node refused.
 func (m *mesh) dropped(node string) uint64 {
 	m.t.Helper()
 	cmd := exec.Command(m.bin, "bpf", "metrics", "list", "-o", "json", "--socket", filepath.Join(lab.DirOf(m.name), node, "agent.sock"))
@@ -92,10 +92,8 @@ func (m *mesh) dropped(node string) uint64 {
 	}
 	var list struct {
 		Items []struct {
-			Key struct {
-				Reason string `json:"reason"`
-			} `json:"key"`
 			Value struct {
+				Reason  string `json:"reason"`
 				Packets uint64 `json:"packets"`
 			} `json:"value"`
 		} `json:"items"`
@@ -103,12 +101,10 @@ func (m *mesh) dropped(node string) uint64 {
 	if err := json.Unmarshal(out, &list); err != nil {
 		m.t.Fatalf("counters of %s: %v in %s", node, err, out)
 	}
-	if len(list.Items) == 0 {
-		m.t.Fatalf("no counters of %s", node)
-	}
 	var sum uint64
 	for _, i := range list.Items {
-		if i.Key.Reason != "forwarded" {
+		// What a pod's own stack sends to everybody around it is refused at any time.
+		if i.Value.Reason != "multicast" {
 			sum += i.Value.Packets
 		}
 	}
