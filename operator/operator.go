@@ -48,12 +48,12 @@ func New(cfg Config, client *kvstore.Client, reg prometheus.Registerer, log *slo
 // Run waits to be elected and then leads, again and again, until ctx ends.
 func (o *Operator) Run(ctx context.Context) error {
 	for {
-		err := elect(ctx, o.client, o.cfg, o.lead)
+		err := o.stand(ctx)
 		o.metrics.leader.Set(0)
 		if ctx.Err() != nil {
 			return nil
 		}
-		o.log.Warn("not leading", "reason", errText(err))
+		o.log.Warn("no candidate any more, will be again", "reason", errText(err))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -61,6 +61,27 @@ func (o *Operator) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// stand makes this operator a candidate until ctx ends or its work breaks.
+func (o *Operator) stand(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	session := kvstore.NewSession(o.client, kvstore.SessionConfig{TTL: o.cfg.LeaderTTL, Revoke: true}, o.log)
+	elector := kvstore.NewElector(o.client, session, kvstore.ElectorConfig{Name: office, ID: o.cfg.Name}, o.log)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return session.Run(ctx) })
+	g.Go(func() error {
+		defer cancel()
+		return elector.Run(ctx, func(ctx context.Context) error {
+			defer o.metrics.leader.Set(0)
+			return o.lead(ctx)
+		})
+	})
+	return g.Wait()
+}
+
+// office is what the operators of a cluster are elected to.
+const office = "operator"
 
 func errText(err error) string {
 	if err == nil {

@@ -146,7 +146,7 @@ func TestOperator_OneLeads(t *testing.T) {
 	second, _ := start(t, testConfig("second"), kvstoretest.NewClient(t, s.ClientConfig()))
 	c := kvstoretest.NewClient(t, s.ClientConfig())
 	kvstoretest.Eventually(t, func() string {
-		res, err := c.Etcd().Get(t.Context(), electionKey, clientv3.WithPrefix(), clientv3.WithCountOnly())
+		res, err := c.Etcd().Get(t.Context(), schema.ElectionsPrefix+office, clientv3.WithPrefix(), clientv3.WithCountOnly())
 		if err != nil || res.Count != 2 {
 			return fmt.Sprintf("%v candidates, %v", res, err)
 		}
@@ -164,7 +164,7 @@ func TestOperator_LosesItsLease(t *testing.T) {
 	c := kvstoretest.NewClient(t, s.ClientConfig())
 	start(t, testConfig("one"), c)
 	want(t, c, schema.HeartbeatKey, "T")
-	res, err := c.Etcd().Get(t.Context(), electionKey, clientv3.WithPrefix())
+	res, err := c.Etcd().Get(t.Context(), schema.ElectionsPrefix+office, clientv3.WithPrefix())
 	if err != nil || len(res.Kvs) != 1 {
 		t.Fatal(res, err)
 	}
@@ -172,7 +172,7 @@ func TestOperator_LosesItsLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	kvstoretest.Eventually(t, func() string {
-		now, err := c.Etcd().Get(t.Context(), electionKey, clientv3.WithPrefix())
+		now, err := c.Etcd().Get(t.Context(), schema.ElectionsPrefix+office, clientv3.WithPrefix())
 		if err != nil || len(now.Kvs) != 1 || now.Kvs[0].Lease == res.Kvs[0].Lease {
 			return fmt.Sprintf("no new leadership: %v %v", now, err)
 		}
