@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -100,7 +99,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 		return nil, err
 	}
 	services := &services{
-		cfg: service.Config{Cluster: cfg.Cluster, ClusterID: cfg.ClusterID}, hold: defaultServiceHold,
+		cfg: service.Config{Cluster: cfg.Cluster, ClusterID: cfg.ClusterID}, hold: defaultServiceHold, had: a.leftFrontends,
 		definitions: a.tables.definitions, endpoints: a.tables.endpoints, remote: a.tables.remoteServices,
 		frontends: a.tables.frontends, infos: a.tables.services,
 	}
@@ -162,7 +161,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer a.server.listener.Close()
-	if err := a.endpoints.Restore(a.leftovers()); err != nil {
+	if err := a.endpoints.Restore(a.leftEndpoints()); err != nil {
 		return err
 	}
 	a.stores.announce(a.cfg)
@@ -193,31 +192,6 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	a.log.Info("agent stopped", "node", a.cfg.Node)
 	return err
-}
-
-// leftovers are the endpoints that an earlier run left in the kernel; none where
-// nothing is pinned.
-func (a *Agent) leftovers() []endpoint.Leftover {
-	maps, err := datapath.OpenMaps(a.cfg.BPFFS, a.cfg.Node)
-	if err != nil {
-		return nil
-	}
-	defer maps.Close()
-	var list []endpoint.Leftover
-	for row, err := range maps.Endpoints() {
-		if err != nil {
-			a.log.Warn("endpoints in the kernel cannot be read", "error", err)
-			return list
-		}
-		l := endpoint.Leftover{ID: endpoint.ID(row.Slot)}
-		for _, addr := range []netip.Addr{row.IPv4, row.IPv6} {
-			if addr.IsValid() && !addr.IsUnspecified() {
-				l.Addresses = append(l.Addresses, addr)
-			}
-		}
-		list = append(list, l)
-	}
-	return list
 }
 
 // Tables of definitions and endpoints are of our cluster only; the others hold

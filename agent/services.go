@@ -30,10 +30,11 @@ const defaultServiceHold = time.Minute
 // After a start the kernel still has the frontends of the run before. A frontend
 // that was derived from half of the inputs would take backends away from it, so
 // nothing is written before our own definitions and endpoints are synced, and no
-// global service before those of the other clusters are, or hold is over.
+// global service that it has before those of the other clusters are, or hold is over.
 type services struct {
 	cfg         service.Config
 	hold        time.Duration
+	had         func() map[service.Frontend]bool // what the run before left in the kernel
 	definitions *state.Table[schema.DefinitionKey, schema.Definition]
 	endpoints   *state.Table[schema.EndpointKey, schema.Endpoint]
 	remote      *state.Table[schema.ServiceKey, schema.ClusterService]
@@ -62,6 +63,7 @@ func (s *services) Run(ctx context.Context) error {
 	defer time.AfterFunc(s.hold, func() { over.Put(derived, 0, "over", true) }).Stop()
 
 	index := service.NewIndex(s.cfg)
+	had := s.had()
 	held := map[service.Frontend]service.Change{}
 	return state.Derive(ctx, marks{s.frontends, s.infos}, derived, func() error {
 		for _, c := range definitions.Next(serviceBatch) {
@@ -91,21 +93,25 @@ func (s *services) Run(ctx context.Context) error {
 			held[c.Frontend] = c
 		}
 		ours := definitions.Synced() && endpoints.Synced()
-		s.release(held, ours, ours && (remote.Synced() || over.Len() > 0))
+		if ours && (remote.Synced() || over.Len() > 0) {
+			had = nil
+		}
+		s.release(held, had, ours)
 		s.describe(index, changes.Services)
 		return nil
 	}, definitions, endpoints, remote, overCursor)
 }
 
-// release writes and forgets what need not be held any more.
-func (s *services) release(held map[service.Frontend]service.Change, local, global bool) {
-	if !local {
+// release writes and forgets what need not be held any more: when ours is complete,
+// everything but the global services in had.
+func (s *services) release(held map[service.Frontend]service.Change, had map[service.Frontend]bool, ours bool) {
+	if !ours {
 		return
 	}
 	s.frontends.Update(func(w *state.Writer[service.Frontend, service.Service]) {
 		for f, c := range held {
 			switch {
-			case c.Service.Global && !global:
+			case c.Service.Global && had[f]:
 				continue
 			case c.Deleted:
 				w.Delete(derived, 0, f)

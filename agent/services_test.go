@@ -22,6 +22,9 @@ import (
 func newServices() *services {
 	return &services{
 		cfg: service.Config{Cluster: "a", ClusterID: 1}, hold: time.Minute,
+		had: func() map[service.Frontend]bool {
+			return map[service.Frontend]bool{{Addr: netip.MustParseAddrPort("10.96.0.2:80"), Protocol: schema.TCP}: true}
+		},
 		definitions: state.NewTable[schema.DefinitionKey]("definitions", schema.Definition.Equal),
 		endpoints:   state.NewTable[schema.EndpointKey]("endpoints", schema.Endpoint.Equal),
 		remote:      state.NewTable[schema.ServiceKey]("remote-services", schema.ClusterService.Equal),
@@ -110,6 +113,25 @@ func TestServices_HoldEnds(t *testing.T) {
 			t.Error(d)
 		}
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if d := cmp.Diff([]string{"10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 1"}, s.show()); d != "" {
+			t.Error(d)
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestServices_NothingToHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServices()
+		s.had = func() map[service.Frontend]bool { return nil }
+		s.fill(t)
+		s.definitions.MarkSynced("etcd")
+		s.endpoints.MarkSynced("etcd")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
 		synctest.Wait()
 		if d := cmp.Diff([]string{"10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 1"}, s.show()); d != "" {
 			t.Error(d)
