@@ -81,9 +81,9 @@ func (g *game) play(in model.Input) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	diff, unknown := g.judge(in, saw, 0)
+	diff, unknown := g.judge(in, saw, -1)
 	// Where the chosen backend's way was refused no entry tells which one it was: any may be it.
-	for guess := uint32(1); diff != "" && guess < unknown; guess++ {
+	for guess := 0; diff != "" && guess < unknown; guess++ {
 		first := g.n
 		g.n = before.Clone()
 		if again, _ := g.judge(in, saw, guess); again == "" {
@@ -122,8 +122,8 @@ func (g *game) look(in model.Input) (s sight, err error) {
 }
 
 // judge gives a packet to the model and compares. unknown is the number of backends, if it is not
-// known which of them the programs chose; then guess was taken.
-func (g *game) judge(in model.Input, saw sight, guess uint32) (diff string, unknown uint32) {
+// known which of them the programs chose. guess is to be taken then, unless negative.
+func (g *game) judge(in model.Input, saw sight, guess int) (diff string, unknown int) {
 	var odd []string
 	g.n.Choose = func(key bpf.FlowKey, service uint16, count uint32) uint32 {
 		slot, found, note := g.choice(key, service, count, saw.flows, saw.young)
@@ -131,7 +131,10 @@ func (g *game) judge(in model.Input, saw sight, guess uint32) (diff string, unkn
 			odd = append(odd, note)
 		}
 		if !found {
-			slot, unknown = guess, count
+			unknown = int(count)
+			if guess >= 0 {
+				slot = uint32(guess)
+			}
 		}
 		return slot
 	}
@@ -147,6 +150,9 @@ func (g *game) judge(in model.Input, saw sight, guess uint32) (diff string, unkn
 	if out.Verdict != model.Drop && saw.verdict != verdictDrop {
 		add("packet", comparePackets(out, saw.result))
 	}
+	if saw.verdict != verdictDrop && correct(in.Data) && !correct(saw.data) {
+		add("checksums", "the packet's were right and are wrong now:\n"+strings.Join(dump(saw.data), "\n"))
+	}
 	add("flows", cmp.Diff(g.table(derefer(g.n.Flows)), g.table(saw.flows)))
 	add("young flows", cmp.Diff(g.table(derefer(g.n.Young)), g.table(saw.young)))
 	add("counters", cmp.Diff(names(g.n.Counters), names(saw.counters)))
@@ -158,6 +164,10 @@ func (g *game) judge(in model.Input, saw sight, guess uint32) (diff string, unkn
 // choice finds out which backend the programs chose for a new connection, and that it is the one
 // they chose before.
 func (g *game) choice(key bpf.FlowKey, service uint16, count uint32, tables ...map[bpf.FlowKey]bpf.Flow) (slot uint32, found bool, note string) {
+	there := g.n.Flows[key]
+	if there == nil {
+		there = g.n.Young[key] // what the tables hold may be the old entry
+	}
 	for _, table := range tables {
 		flow, ok := table[key]
 		if !ok || flow.Service != service {
@@ -168,6 +178,9 @@ func (g *game) choice(key bpf.FlowKey, service uint16, count uint32, tables ...m
 			if b.Address != flow.Address || b.Port != flow.Port {
 				continue
 			}
+			if there != nil {
+				return slot, false, ""
+			}
 			tuple := key
 			tuple.From = 0
 			id := fmt.Sprint(tuple, service, count)
@@ -176,6 +189,9 @@ func (g *game) choice(key bpf.FlowKey, service uint16, count uint32, tables ...m
 			}
 			g.chosen[id] = slot
 			return slot, true, ""
+		}
+		if there != nil {
+			return 0, false, ""
 		}
 		return 0, true, fmt.Sprintf("the entry names a backend that service %d does not have: %s", service, describeFlow(key, flow))
 	}
