@@ -49,17 +49,6 @@ static __always_inline __be16 open_ipv6(struct __sk_buff *skb, struct packet *pk
 	return inner_type(pkt, (const void *)(ip + 1));
 }
 
-static __always_inline int from_tunnel(struct __sk_buff *skb, struct packet *pkt, __be16 type, __u32 l3)
-{
-	enum drop_reason reason;
-
-	pkt->origin = ORIGIN_TUNNEL;
-	reason = parse(skb, pkt, type, l3);
-	if (unlikely(reason))
-		return drop(skb, pkt, reason);
-	return handle(skb, pkt);
-}
-
 SEC("tc")
 int from_netdev(struct __sk_buff *skb)
 {
@@ -68,20 +57,24 @@ int from_netdev(struct __sk_buff *skb)
 		.origin = ORIGIN_NETWORK,
 		.direction = DIRECTION_INGRESS,
 	};
-	__be16 type;
+	__be16 type = skb->protocol, inner = 0;
+	enum drop_reason reason;
+	__u32 l3 = ETHERNET;
 
-	if (tunnel_over_ipv4 && skb->protocol == htons(ETH_P_IP)) {
-		type = open_ipv4(skb, &pkt);
-		if (type)
-			return from_tunnel(skb, &pkt, type, ETHERNET + TUNNEL_IPV4);
+	if (tunnel_over_ipv4 && type == htons(ETH_P_IP)) {
+		inner = open_ipv4(skb, &pkt);
+		l3 += inner ? TUNNEL_IPV4 : 0;
+	} else if (tunnel_over_ipv6 && type == htons(ETH_P_IPV6)) {
+		inner = open_ipv6(skb, &pkt);
+		l3 += inner ? TUNNEL_IPV6 : 0;
 	}
-	if (tunnel_over_ipv6 && skb->protocol == htons(ETH_P_IPV6)) {
-		type = open_ipv6(skb, &pkt);
-		if (type)
-			return from_tunnel(skb, &pkt, type, ETHERNET + TUNNEL_IPV6);
+	if (inner) {
+		pkt.origin = ORIGIN_TUNNEL;
+		type = inner;
 	}
+	reason = parse(skb, &pkt, type, l3);
 	/* What cannot be parsed is not for an endpoint. */
-	if (parse(skb, &pkt, skb->protocol, ETHERNET))
-		return TCX_PASS;
+	if (unlikely(reason))
+		return inner ? drop(skb, &pkt, reason) : TCX_PASS;
 	return handle(skb, &pkt);
 }

@@ -51,22 +51,27 @@ static __always_inline void promote(const struct flow_key *key)
 		map_delete(&flows_young, key);
 }
 
-/* track is called for the first reply of a connection and for SYN, FIN and RST. The entry may be
- * in another table afterwards. False: a SYN begins a new connection where the old one was closing.
- */
-__global bool track(const struct packet *pkt)
-{
-	struct settings *settings;
-	struct flow *twin, *flow;
-	struct flow_key key;
+enum tracked {
+	TRACKED, /* the entry stays where it is */
+	TRACKED_MOVED, /* the entry may be in the other table now */
+	TRACKED_ANEW, /* a SYN begins a new connection where the old one was closing */
+};
 
-	if (!pkt)
-		return true;
-	flow = find_flow(&pkt->key);
-	if (!flow)
-		return true;
+/* track is called for the first reply of a connection and for SYN, FIN and RST. */
+__global enum tracked track(const struct packet *pkt, struct flow *flow)
+{
+	enum tracked result = TRACKED;
+	struct settings *settings;
+	struct flow_key key;
+	struct flow *twin;
+
+	if (!pkt || !flow)
+		return TRACKED_MOVED;
 	if ((pkt->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && flow->state & FLOW_CLOSING)
-		return false;
+		return TRACKED_ANEW;
+	/* A repeated SYN changes nothing. */
+	if (pkt->tcp_flags & TCP_SYN && (flow->state & (FLOW_REPLY | FLOW_REPLIED)) != FLOW_REPLY && !(pkt->tcp_flags & (TCP_FIN | TCP_RST)))
+		return TRACKED;
 	twin_key(&key, &pkt->key, flow);
 	twin = find_flow(&key);
 	if ((flow->state & (FLOW_REPLY | FLOW_REPLIED)) == FLOW_REPLY) {
@@ -79,21 +84,22 @@ __global bool track(const struct packet *pkt)
 			promote(&pkt->key);
 			twin = find_flow(&key);
 			flow = find_flow(&pkt->key);
+			result = TRACKED_MOVED;
 			if (!flow)
-				return true;
+				return result;
 		}
 	}
 	if (!(pkt->tcp_flags & (TCP_FIN | TCP_RST)))
-		return true;
+		return result;
 	set_state(flow, pkt->tcp_flags & TCP_RST ? FLOW_RESET : FLOW_FIN);
 	if (!twin)
-		return true;
+		return result;
 	set_state(twin, pkt->tcp_flags & TCP_RST ? FLOW_RESET : FLOW_TWIN_FIN);
 	if (!(flow->state & FLOW_RESET) && (flow->state & (FLOW_FIN | FLOW_TWIN_FIN)) != (FLOW_FIN | FLOW_TWIN_FIN))
-		return true;
+		return result;
 	if (flow->state & FLOW_REPLY)
 		report_closed(pkt, &key, twin, flow);
 	else
 		report_closed(pkt, &pkt->key, flow, twin);
-	return true;
+	return result;
 }

@@ -203,15 +203,11 @@ static __always_inline void mirror(struct flow *twin, const struct flow_key *key
 /* store writes an entry, in place if there is one: into flows_young when connections are to begin
  * there, else into flows, and into flows_young if that is full. It is in one table at a time.
  */
-static __always_inline bool store(const struct flow_key *key, const struct flow *flow, bool pressure)
+static __always_inline bool store(const struct flow_key *key, const struct flow *flow, struct settings *settings)
 {
-	struct settings *settings = read_settings();
-	bool young;
+	bool young = settings->young && map_lookup(&flows_young, key);
 
-	if (!settings)
-		return false;
-	young = settings->young && map_lookup(&flows_young, key);
-	if (!young && !map_update(&flows, key, flow, pressure ? BPF_EXIST : BPF_ANY))
+	if (!young && !map_update(&flows, key, flow, settings->pressure ? BPF_EXIST : BPF_ANY))
 		return true;
 	if (!settings->young)
 		settings->young = 1;
@@ -270,13 +266,12 @@ __global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
 	struct flow_key other;
 	enum drop_reason reason;
 	struct settings *settings;
-	struct flow *there, *old = NULL;
-	bool pass = false, pressure;
+	struct flow *there = NULL, *old = NULL;
+	bool pass = false, known;
 
 	settings = read_settings();
 	if (!pkt || !settings)
 		return TCX_DROP;
-	pressure = settings->pressure;
 	if (renew)
 		old = find_flow(&pkt->key);
 	if (old) {
@@ -323,7 +318,9 @@ __global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
 	flow.state |= sender.state & FLOW_HOST;
 	towards(&flow, &receiver);
 	twin_key(&other, &pkt->key, &flow);
-	there = find_flow(&other);
+	known = old || settings->young || settings->pressure;
+	if (known)
+		there = find_flow(&other);
 	if (there && old)
 		twin = *there;
 	mirror(&twin, &pkt->key, &flow);
@@ -331,12 +328,17 @@ __global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
 	twin.identity = receiver.identity;
 	towards(&twin, &sender);
 
-	if (!store(&pkt->key, &flow, pressure)) {
+	if (!store(&pkt->key, &flow, settings)) {
 		reason = DROP_FLOWS_FULL;
 		goto refuse;
 	}
-	if (!there || !keep_other(&pkt->key, &other, there))
-		store(&other, &twin, pressure);
+	/* The twin of a new connection hardly ever exists: it is looked for when it turns out to. */
+	if (known || map_update(&flows, &other, &twin, BPF_NOEXIST)) {
+		if (!known)
+			there = find_flow(&other);
+		if (!there || !keep_other(&pkt->key, &other, there))
+			store(&other, &twin, settings);
+	}
 	if (!old)
 		report_new(pkt, &flow, &twin);
 	return DECIDED;

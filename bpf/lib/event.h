@@ -15,7 +15,7 @@ enum event_kind {
 
 /* Source and destination are those of the connection's opener, before translation. */
 struct flow_event {
-	__u64 time; /* CLOCK_MONOTONIC, ns */
+	__u64 time; /* CLOCK_MONOTONIC_COARSE, ns: exact to a tick, and in order in the buffer */
 	__u8 source[16];
 	__u8 destination[16];
 	__u8 backend[16]; /* the translated destination; zero: not translated */

@@ -9,7 +9,6 @@
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
 static long (*const map_update)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static long (*const map_delete)(void *map, const void *key) = (void *)3;
-static __u64 (*const ktime_ns)(void) = (void *)5;
 static __u32 (*const random_u32)(void) = (void *)7;
 static long (*const skb_store)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 len, __u64 flags) = (void *)9;
 static long (*const l4_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags) = (void *)11;
@@ -24,6 +23,7 @@ static long (*const skb_adjust_room)(struct __sk_buff *skb, __s32 diff, __u32 mo
 static long (*const fib_lookup)(void *skb, struct fib_lookup *params, __s32 size, __u32 flags) = (void *)69;
 static __u64 (*const jiffies64)(void) = (void *)118;
 static void *(*const ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (void *)131;
+static __u64 (*const coarse_ns)(void) = (void *)160;
 static void (*const ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 static __u64 (*const ringbuf_query)(void *ringbuf, __u64 flags) = (void *)134;
 static long (*const redirect_neigh)(__u32 ifindex, struct next_hop *next, __s32 size, __u64 flags) = (void *)152;

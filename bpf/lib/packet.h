@@ -29,6 +29,7 @@ struct packet {
 	__u32 l3; /* offset of the IP header */
 	__u32 l4; /* offset of the transport header */
 	__u32 length; /* bytes from the IP header on */
+	__be32 id; /* of the fragments that it is one of */
 	__u32 outer; /* bytes of tunnel headers still in front of the IP header */
 	__u8 origin; /* enum origin */
 	__u8 direction; /* enum direction */
@@ -69,63 +70,66 @@ static __always_inline void *header(struct __sk_buff *skb, __u32 offset, const _
 	return at;
 }
 
+/* icmp_ports reads what stands for ports in an ICMP packet of either family. */
+__global enum drop_reason icmp_ports(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct icmp *icmp;
+	bool ipv6;
+
+	if (!pkt)
+		return DROP_MALFORMED;
+	ipv6 = pkt->key.family == 6;
+	/* The other family's ICMP is a protocol without ports. */
+	if (ipv6 != (pkt->key.protocol == IPPROTO_ICMPV6))
+		return DROP_NONE;
+	icmp = header(skb, pkt->l4, sizeof(*icmp));
+	if (!icmp)
+		return DROP_MALFORMED;
+	pkt->icmp = icmp->type;
+	if (icmp->type == (ipv6 ? ICMPV6_ECHO : ICMP_ECHO))
+		pkt->key.source_port = icmp->id;
+	else if (icmp->type == (ipv6 ? ICMPV6_ECHO_REPLY : ICMP_ECHO_REPLY))
+		pkt->key.destination_port = icmp->id;
+	else if (ipv6)
+		pkt->error = icmp->type < ICMPV6_ECHO;
+	else
+		pkt->error = icmp->type == ICMP_UNREACHABLE || icmp->type == ICMP_TIME_EXCEEDED || icmp->type == ICMP_PARAMETER;
+	return DROP_NONE;
+}
+
 /* first_ports reads the ports of a packet that has a transport header. */
 static __always_inline enum drop_reason first_ports(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct flow_key *key = &pkt->key;
+	__be16 *ports;
 
 	if (likely(key->protocol == IPPROTO_TCP)) {
-		__u8 *tcp = header(skb, pkt->l4, 20);
-
-		if (unlikely(!tcp))
-			return DROP_MALFORMED;
-		key->source_port = *(__be16 *)tcp;
-		key->destination_port = *(__be16 *)(tcp + 2);
-		pkt->tcp_flags = tcp[13];
-	} else if (key->protocol == IPPROTO_UDP || key->protocol == IPPROTO_SCTP) {
-		__be16 *ports = header(skb, pkt->l4, 8);
-
+		ports = header(skb, pkt->l4, 20);
 		if (unlikely(!ports))
 			return DROP_MALFORMED;
-		key->source_port = ports[0];
-		key->destination_port = ports[1];
-	} else if (key->protocol == IPPROTO_ICMP && key->family == 4) {
-		struct icmp *icmp = header(skb, pkt->l4, sizeof(*icmp));
-
-		if (unlikely(!icmp))
+		pkt->tcp_flags = ((__u8 *)ports)[13];
+	} else if (key->protocol == IPPROTO_UDP || key->protocol == IPPROTO_SCTP) {
+		ports = header(skb, pkt->l4, 8);
+		if (unlikely(!ports))
 			return DROP_MALFORMED;
-		pkt->icmp = icmp->type;
-		if (icmp->type == ICMP_ECHO)
-			key->source_port = icmp->id;
-		else if (icmp->type == ICMP_ECHO_REPLY)
-			key->destination_port = icmp->id;
-		else if (icmp->type == ICMP_UNREACHABLE || icmp->type == ICMP_TIME_EXCEEDED || icmp->type == ICMP_PARAMETER)
-			pkt->error = true;
-	} else if (key->protocol == IPPROTO_ICMPV6 && key->family == 6) {
-		struct icmp *icmp = header(skb, pkt->l4, sizeof(*icmp));
-
-		if (unlikely(!icmp))
-			return DROP_MALFORMED;
-		pkt->icmp = icmp->type;
-		if (icmp->type == ICMPV6_ECHO)
-			key->source_port = icmp->id;
-		else if (icmp->type == ICMPV6_ECHO_REPLY)
-			key->destination_port = icmp->id;
-		else if (icmp->type < ICMPV6_ECHO)
-			pkt->error = true;
+	} else {
+		return key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6 ? icmp_ports(skb, pkt) : DROP_NONE;
 	}
+	key->source_port = ports[0];
+	key->destination_port = ports[1];
 	return DROP_NONE;
 }
 
 /* fragment_ports remembers the ports of a first fragment, or gives a later one its own. */
-__global enum drop_reason fragment_ports(struct __sk_buff *skb, struct packet *pkt, __be32 id)
+__global enum drop_reason fragment_ports(struct __sk_buff *skb, struct packet *pkt)
 {
-	struct fragment_key key = {.id = id};
+	struct fragment_key key = {};
 	struct fragment ports = {}, *known;
 	enum drop_reason reason;
 
 	if (!pkt)
 		return DROP_MALFORMED;
+	key.id = pkt->id;
 	key.protocol = pkt->key.protocol;
 	key.family = pkt->key.family;
 	key.from = pkt->key.from;
@@ -152,7 +156,7 @@ static __always_inline enum drop_reason parse_ipv4(struct __sk_buff *skb, struct
 {
 	struct ipv4 *ip = header(skb, pkt->l3, sizeof(*ip));
 	struct flow_key *key = &pkt->key;
-	__be16 fragment, id;
+	__be16 fragment;
 	__u32 words;
 
 	if (unlikely(!ip))
@@ -168,11 +172,10 @@ static __always_inline enum drop_reason parse_ipv4(struct __sk_buff *skb, struct
 	pkt->l4 = pkt->l3 + words * 4;
 	fragment = ip->fragment;
 	if (unlikely(fragment & htons(IPV4_MF | IPV4_OFFSET))) {
-		id = ip->id;
+		pkt->id = ip->id;
 		pkt->fragment = fragment & htons(IPV4_OFFSET) ? FRAGMENT_LATER : FRAGMENT_FIRST;
-		return fragment_ports(skb, pkt, id);
 	}
-	return first_ports(skb, pkt);
+	return DROP_NONE;
 }
 
 enum { EXTENSIONS = 6 };
@@ -182,7 +185,6 @@ __global enum drop_reason skip_extensions(struct __sk_buff *skb, struct packet *
 {
 	__u32 offset;
 	__u8 next;
-	__be32 id = 0;
 	int i;
 
 	if (!pkt)
@@ -205,7 +207,7 @@ __global enum drop_reason skip_extensions(struct __sk_buff *skb, struct packet *
 			struct ipv6_fragment *fragment = (void *)extension;
 
 			length = 8;
-			id = fragment->id;
+			pkt->id = fragment->id;
 			/* An atomic fragment is a whole packet. */
 			if (fragment->offset & htons(0xfff8))
 				pkt->fragment = FRAGMENT_LATER;
@@ -224,7 +226,7 @@ __global enum drop_reason skip_extensions(struct __sk_buff *skb, struct packet *
 		return DROP_MALFORMED;
 	pkt->key.protocol = next;
 	pkt->l4 = offset;
-	return pkt->fragment ? fragment_ports(skb, pkt, id) : first_ports(skb, pkt);
+	return DROP_NONE;
 }
 
 static __always_inline enum drop_reason parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
@@ -245,19 +247,25 @@ static __always_inline enum drop_reason parse_ipv6(struct __sk_buff *skb, struct
 	pkt->ttl = ip->hop_limit;
 	pkt->l4 = pkt->l3 + sizeof(*ip);
 	if (likely(key->protocol == IPPROTO_TCP || key->protocol == IPPROTO_UDP || key->protocol == IPPROTO_ICMPV6))
-		return first_ports(skb, pkt);
+		return DROP_NONE;
 	return skip_extensions(skb, pkt);
 }
 
 /* parse fills in the packet whose IP header, of the given EtherType, stands at an offset. */
 static __always_inline enum drop_reason parse(struct __sk_buff *skb, struct packet *pkt, __be16 type, __u32 l3)
 {
+	enum drop_reason reason;
+
 	pkt->l3 = l3;
 	pkt->outer = l3 - ETHERNET;
 	pkt->length = skb->len - l3;
 	if (type == htons(ETH_P_IP))
-		return parse_ipv4(skb, pkt);
-	if (type == htons(ETH_P_IPV6))
-		return parse_ipv6(skb, pkt);
-	return DROP_PROTOCOL;
+		reason = parse_ipv4(skb, pkt);
+	else if (type == htons(ETH_P_IPV6))
+		reason = parse_ipv6(skb, pkt);
+	else
+		return DROP_PROTOCOL;
+	if (unlikely(reason))
+		return reason;
+	return unlikely(pkt->fragment) ? fragment_ports(skb, pkt) : first_ports(skb, pkt);
 }

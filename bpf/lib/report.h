@@ -28,7 +28,7 @@ static __always_inline struct flow_event *begin_event(const struct packet *pkt, 
 		return NULL;
 	}
 	__builtin_memset(event, 0, sizeof(*event));
-	event->time = ktime_ns();
+	event->time = coarse_ns();
 	copy_address(event->source, key->source);
 	copy_address(event->destination, key->destination);
 	event->source_port = key->source_port;

@@ -167,18 +167,19 @@ static __always_inline int handle_error(struct __sk_buff *skb, struct packet *pk
 static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct flow *flow;
-	bool renew = true;
+	enum tracked tracked = TRACKED;
 	int verdict;
 
 	if (unlikely(pkt->error))
 		return handle_error(skb, pkt);
 	flow = find_flow(&pkt->key);
 	if (likely(flow) && unlikely(pkt->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) || (flow->state & (FLOW_REPLY | FLOW_REPLIED)) == FLOW_REPLY)) {
-		renew = track(pkt);
-		flow = find_flow(&pkt->key);
+		tracked = track(pkt, flow);
+		if (tracked == TRACKED_MOVED)
+			flow = find_flow(&pkt->key);
 	}
-	if (unlikely(!flow || !renew || !fresh(pkt, flow))) {
-		verdict = decide(skb, pkt, renew);
+	if (unlikely(!flow || tracked == TRACKED_ANEW || !fresh(pkt, flow))) {
+		verdict = decide(skb, pkt, flow && tracked != TRACKED_ANEW);
 		if (verdict != DECIDED)
 			return verdict;
 		flow = find_flow(&pkt->key);

@@ -64,7 +64,7 @@ func replacement(fn asm.BuiltinFunc) asm.Instructions {
 	switch fn {
 	case asm.FnJiffies64:
 		return asm.Instructions{value(asm.R0, refereeMap), asm.LoadMem(asm.R0, asm.R0, offClock, asm.DWord)}
-	case asm.FnKtimeGetNs:
+	case asm.FnKtimeGetNs, asm.FnKtimeGetCoarseNs:
 		return asm.Instructions{value(asm.R0, refereeMap), asm.LoadMem(asm.R0, asm.R0, offTime, asm.DWord)}
 	case asm.FnRedirect, asm.FnRedirectPeer:
 		return append(record(fn, asm.R2), asm.Mov.Imm(asm.R0, verdictRedirect))
