@@ -103,7 +103,7 @@ func TestModel_Random(t *testing.T) {
 	w := newWorld(t)
 	cfg := small()
 	g := newGame(load(t, w, cfg, nil), cfg)
-	for seed := range uint64(50) {
+	for seed := range uint64(40) {
 		g.sequence(t, seed, 120)
 	}
 }
