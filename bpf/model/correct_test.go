@@ -35,7 +35,10 @@ func correctIP(b []byte, etherType uint16, whole bool) bool {
 	case etherType == 0x86dd && len(b) >= 40 && b[0]>>4 == 6:
 		proto = b[6]
 		total := 40 + int(binary.BigEndian.Uint16(b[4:]))
-		if !whole || total > len(b) || proto == 44 || proto == 60 || proto == 0 || proto == 51 || proto == 43 {
+		if whole && total > len(b) {
+			return false
+		}
+		if !whole || proto == 44 || proto == 60 || proto == 0 || proto == 51 || proto == 43 {
 			return true
 		}
 		l4 = b[40:total]
