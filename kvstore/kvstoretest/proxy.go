@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Proxy passes TCP on to a server. Frozen, it keeps connections open and passes nothing on: what
@@ -19,6 +20,7 @@ type Proxy struct {
 	target string
 	thawed *sync.Cond
 	frozen bool
+	delay  time.Duration
 	closed bool
 	conns  map[net.Conn]struct{}
 }
@@ -73,6 +75,13 @@ func (p *Proxy) setFrozen(f bool) {
 	p.thawed.Broadcast()
 }
 
+// Slow makes whatever passes wait so long, in each direction; the order stays.
+func (p *Proxy) Slow(delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = delay
+}
+
 // Redirect makes new connections go to another server.
 func (p *Proxy) Redirect(target string) {
 	p.mu.Lock()
@@ -117,8 +126,12 @@ func (p *Proxy) connect(in net.Conn) {
 	p.pass(out, in)
 }
 
-// wait returns when the proxy is not frozen.
+// wait returns when the proxy is not frozen, and not at once where it is slow.
 func (p *Proxy) wait() {
+	p.mu.Lock()
+	delay := p.delay
+	p.mu.Unlock()
+	time.Sleep(delay) // what a slow path does
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.frozen && !p.closed {
