@@ -52,6 +52,12 @@ func fail(l *api.StatusLine, reason, hint string) *api.StatusLine {
 	return l
 }
 
+// warn makes a line one that somebody should look at while the node works.
+func warn(l *api.StatusLine, reason, hint string) *api.StatusLine {
+	l.Health, l.Reason, l.Hint = api.Health_HEALTH_WARNING, reason, hint
+	return l
+}
+
 func sessionLine(s kvstore.SessionStatus) *api.StatusLine {
 	l := ok("etcd", "lease %x, lives %v without us", int64(s.Lease.ID), s.TTL)
 	l.Confirmed = nanos(s.Refreshed)
@@ -138,7 +144,7 @@ func watchLine(list []namedWatch) *api.StatusLine {
 		}
 		return fail(l, strings.Join(texts, "; "), hint)
 	case len(notes) > 0:
-		return fail(l, strings.Join(notes, "; "), "repair or delete these keys; the values before stay in force")
+		return warn(l, strings.Join(notes, "; "), "repair or delete these keys; the values before stay in force")
 	}
 	return l
 }
@@ -231,10 +237,10 @@ func (a *Agent) identityLine() *api.StatusLine {
 
 func (a *Agent) serviceLine() *api.StatusLine {
 	l := ok("services", "%d with %d frontends", a.tables.services.Len(), a.tables.frontends.Len())
-	var bad []string
+	var odd, bad []string
 	for row := range a.tables.services.All() {
 		for _, p := range row.Value.Problems {
-			bad = append(bad, fmt.Sprintf("%v: %v", row.Key, p))
+			odd = append(odd, fmt.Sprintf("%v: %v", row.Key, p))
 		}
 	}
 	for row := range a.tables.frontends.All() {
@@ -242,8 +248,11 @@ func (a *Agent) serviceLine() *api.StatusLine {
 			bad = append(bad, fmt.Sprintf("%v: %v", row.Key, o.Err))
 		}
 	}
-	if len(bad) > 0 {
+	switch {
+	case len(bad) > 0:
 		return fail(l, strings.Join(first(bad, 3), "; "), "weft service list")
+	case len(odd) > 0: // whoever wrote it must look; the node cannot help
+		return warn(l, strings.Join(first(odd, 3), "; "), "correct the definition: weft service add -f")
 	}
 	return l
 }

@@ -57,7 +57,7 @@ func TestStatus_SaysWhatAndWhy(t *testing.T) {
 			api.Health_HEALTH_FAILED, "2 of 3", "nodes, ips: https://e:1: connected, but no answer in time: cause", "https://e:1 has a leader"},
 		{"never-synced", watchLine([]namedWatch{{"nodes", kvstore.WatchStatus{}}}), api.Health_HEALTH_FAILED, "1 of 1", "nodes (never synced)", "see the line etcd"},
 		{"refused-rows", watchLine([]namedWatch{{"ips", kvstore.WatchStatus{Synced: true, Rejections: []kvstore.Rejection{{Key: "k", Reason: "bad"}}}}}),
-			api.Health_HEALTH_FAILED, "", "ips: 1 rows refused, one is k: bad", "repair or delete"},
+			api.Health_HEALTH_WARNING, "", "ips: 1 rows refused, one is k: bad", "repair or delete"},
 		{"remote-ready", remote(clustermesh.PhaseReady, ""), api.Health_HEALTH_OK, "ready", "", ""},
 		{"remote-away", remote(clustermesh.PhaseAway, "why"), api.Health_HEALTH_FAILED, "away", "why", "its rows stay in force"},
 		{"remote-without-config", remote(clustermesh.PhaseConfiguring, "why"), api.Health_HEALTH_FAILED, "configuring", "why", "start its operator"},
