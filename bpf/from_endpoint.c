@@ -4,6 +4,7 @@
 
 /* What an endpoint sends, on its host-side device. */
 #include "lib/neighbour.h"
+#include "lib/parse.h"
 #include "lib/report.h"
 #include "lib/send.h"
 

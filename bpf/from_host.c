@@ -5,6 +5,7 @@
 /* What the host's stack sends into the cluster network, on the device weft_host: to endpoints
  * behind a tunnel and to services.
  */
+#include "lib/parse.h"
 #include "lib/report.h"
 #include "lib/send.h"
 

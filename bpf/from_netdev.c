@@ -6,6 +6,7 @@
  * Everything else is the stack's.
  */
 #include "lib/ipcache.h"
+#include "lib/parse.h"
 #include "lib/report.h"
 #include "lib/send.h"
 

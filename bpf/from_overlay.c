@@ -5,6 +5,7 @@
 /* What the kernel's VXLAN device received: outer packets that came in fragments and were put
  * together by the stack, and whatever else from_netdev did not take for a tunnelled packet.
  */
+#include "lib/parse.h"
 #include "lib/report.h"
 #include "lib/send.h"
 

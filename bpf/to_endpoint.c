@@ -5,6 +5,7 @@
 /* What the host's stack sends to an endpoint, on the endpoint's host-side device. Packets of other
  * endpoints and of the network do not come this way: they are delivered inside the namespace.
  */
+#include "lib/parse.h"
 #include "lib/report.h"
 #include "lib/send.h"
 

@@ -5,7 +5,7 @@
  *
  * A connection has two entries on a node, one per direction, created together. Each holds all that
  * its packets need, so a packet costs one lookup. The key of the twin follows from key and value
- * (twin_key in rewrite.h): source and destination swapped with the translation applied, and `from`
+ * (twin_key in translation.h): source and destination swapped with the translation applied, and `from`
  * the slot of the endpoint that the packets go to.
  */
 #pragma once
@@ -34,7 +34,7 @@ enum flow_state {
 	FLOW_RESET = 1 << 4, /* TCP: either direction sent RST */
 	FLOW_SOURCE = 1 << 5, /* the source becomes address:port */
 	FLOW_DESTINATION = 1 << 6, /* the destination becomes address:port */
-	FLOW_LOOPBACK = 1 << 7, /* an endpoint reaches itself through a service; see rewrite.h */
+	FLOW_LOOPBACK = 1 << 7, /* an endpoint reaches itself through a service; see translation.h */
 	FLOW_TUNNEL = 1 << 8, /* leaves the node in VXLAN, to node */
 	FLOW_LEAVES = 1 << 9, /* leaves the node through a native device: route_until, mac and mtu count */
 	FLOW_CLOSED = 1 << 10, /* the closed event was sent */

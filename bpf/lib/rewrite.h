@@ -1,79 +1,11 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // Copyright The weft Authors
 
-/* Translation of addresses and ports: which they become, and changing the packet. */
+/* Changing a packet's addresses and ports, checksums included. */
 #pragma once
 
-#include "config.h"
-#include "endpoint.h"
 #include "packet.h"
-
-enum { FLOW_TRANSLATED = FLOW_SOURCE | FLOW_DESTINATION };
-
-/* loopback_address is the source that an endpoint sees when it reaches itself through a service. */
-static __always_inline void loopback_address(void *to, __u8 family)
-{
-	if (family == 4)
-		copy_constant(to, loopback_ipv4);
-	else
-		copy_constant(to, loopback_ipv6);
-}
-
-/* translated is the key of a flow's packets after translation, with from unchanged.
- *
- * FLOW_LOOPBACK: towards the service the source becomes the loopback address besides, so that the
- * endpoint answers to it; the answer's destination becomes the answer's source, the endpoint's own
- * address, and its source becomes the service's.
- */
-static __always_inline void translated(struct flow_key *to, const struct flow_key *key, const struct flow *flow)
-{
-	*to = *key;
-	if (flow->state & FLOW_DESTINATION) {
-		copy_address(to->destination, flow->address);
-		to->destination_port = flow->port;
-		if (flow->state & FLOW_LOOPBACK)
-			loopback_address(to->source, key->family);
-	} else if (flow->state & FLOW_SOURCE) {
-		copy_address(to->source, flow->address);
-		to->source_port = flow->port;
-		if (flow->state & FLOW_LOOPBACK)
-			copy_address(to->destination, key->source);
-	}
-}
-
-/* new_destination is the destination alone of what translated() makes. */
-static __always_inline const void *new_destination(const struct flow_key *key, const struct flow *flow)
-{
-	if (flow->state & FLOW_DESTINATION)
-		return flow->address;
-	return flow->state & FLOW_SOURCE && flow->state & FLOW_LOOPBACK ? key->source : key->destination;
-}
-
-/* reverse swaps source and destination. */
-static __always_inline void reverse(struct flow_key *to, const struct flow_key *key, __u16 from)
-{
-	copy_address(to->source, key->destination);
-	copy_address(to->destination, key->source);
-	to->source_port = key->destination_port;
-	to->destination_port = key->source_port;
-	to->protocol = key->protocol;
-	to->family = key->family;
-	to->from = from;
-}
-
-/* twin_key is the key of the other direction: the translated key, reversed, from where the packets
- * of this direction go.
- */
-__global int twin_key(struct flow_key *to, const struct flow_key *key, const struct flow *flow)
-{
-	struct flow_key sent;
-
-	if (!to || !key || !flow)
-		return 0;
-	translated(&sent, key, flow);
-	reverse(to, &sent, endpoint_slot(flow->ifindex));
-	return 0;
-}
+#include "translation.h"
 
 /* fold turns a sum of 16 and 32 bit words into the 16 bits of a checksum, not inverted. */
 static __always_inline __u16 fold(__u64 sum)
