@@ -157,19 +157,22 @@ func (k *kernel) flows(table string) (map[bpf.FlowKey]bpf.Flow, error) {
 
 // counters reads all counters, summed up over processors.
 func (k *kernel) counters() (map[uint32]bpf.Counter, error) {
+	size, cpus := int(bpf.DropReasons)*int(bpf.Directions), ebpf.MustPossibleCPU()
+	keys, values := make([]uint32, size), make([]bpf.Counter, size*cpus)
+	var cursor ebpf.MapBatchCursor
+	n, err := k.c.Maps["counters"].BatchLookup(&cursor, keys, values, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, fmt.Errorf("map counters: %w", err)
+	}
 	counters := map[uint32]bpf.Counter{}
-	for i := range uint32(bpf.DropReasons) * uint32(bpf.Directions) {
-		var values []bpf.Counter
-		if err := k.c.Maps["counters"].Lookup(i, &values); err != nil {
-			return nil, err
-		}
+	for i, key := range keys[:n] {
 		var total bpf.Counter
-		for _, v := range values {
+		for _, v := range values[i*cpus : (i+1)*cpus] {
 			total.Packets += v.Packets
 			total.Bytes += v.Bytes
 		}
 		if total.Packets != 0 {
-			counters[i] = total
+			counters[key] = total
 		}
 	}
 	return counters, nil
