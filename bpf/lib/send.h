@@ -70,10 +70,11 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *pkt, stru
 	struct device *device = lookup_device(flow->ifindex);
 	bool routed = (__s32)(flow->route_until - tick) > 0 && device;
 	struct ethernet *ethernet;
-	struct next_hop next = {};
+	struct next_hop next;
 	int reason;
 
 	if (unlikely(!routed)) {
+		__builtin_memset(&next, 0, sizeof(next));
 		reason = find_route(skb, pkt, flow, &next);
 		if (reason && reason != ROUTE_KNOWN)
 			return drop(skb, pkt, reason);
