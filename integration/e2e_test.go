@@ -155,8 +155,8 @@ func showLogs(ts *testscript.TestScript) {
 	}
 }
 
-// cmdEventually repeats "lab ARGS" until it succeeds (with !: until it fails), optionally until its
-// output has a text: eventually [!] [-out TEXT] ARGS.
+// cmdEventually repeats "lab ARGS" until it succeeds (with !: until it fails), and its output has a
+// text where one is given: [!] eventually [-out TEXT] ARGS.
 func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	want := ""
 	if len(args) > 2 && args[0] == "-out" {
@@ -169,7 +169,7 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Dir = ts.MkAbs(".")
 		out, err := cmd.CombinedOutput()
 		last = fmt.Sprintf("%s%v", out, err)
-		if neg && err != nil || !neg && err == nil && strings.Contains(string(out), want) {
+		if (err != nil) == neg && strings.Contains(string(out), want) {
 			return
 		}
 		time.Sleep(100 * time.Millisecond) // the condition is outside of this process

@@ -5,13 +5,16 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/weft-net/weft/integration/lab"
 	"github.com/weft-net/weft/kvstore"
@@ -25,6 +28,8 @@ const childStore = "WEFT_TEST_STORE"
 //
 //	store CLUSTER put KEY VALUE
 //	store CLUSTER huge KEY BYTES	a JSON string of that size
+//	store CLUSTER many KEY VALUE	a hundred keys: %d in both is a number from 100 on
+//	store CLUSTER none KEY		deletes them again
 //	store CLUSTER get KEY
 //	store CLUSTER delete KEY
 //	store CLUSTER revoke		every lease
@@ -68,6 +73,20 @@ func runStore(file string, args []string) error {
 			return err
 		}
 		return put(ctx, c, key, `"`+strings.Repeat("x", n-2)+`"`)
+	case "many", "none":
+		for n := range 100 {
+			number := strings.NewReplacer("%d", strconv.Itoa(100+n))
+			k := number.Replace(key)
+			if verb == "none" {
+				_, err = c.Delete(ctx, k)
+			} else {
+				err = put(ctx, c, k, number.Replace(value))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	case "get":
 		kv, found, err := c.Get(ctx, key)
 		if err == nil && !found {
@@ -84,7 +103,8 @@ func runStore(file string, args []string) error {
 			return err
 		}
 		for _, l := range leases.Leases {
-			if _, err := c.Etcd().Revoke(ctx, l.ID); err != nil {
+			_, err := c.Etcd().Revoke(ctx, l.ID)
+			if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) { // it ran out meanwhile
 				return err
 			}
 		}

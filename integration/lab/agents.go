@@ -35,11 +35,16 @@ func (n *Node) ask(ctx context.Context, do func(context.Context, api.AgentClient
 	return nil
 }
 
-// waitAgent waits until the agent answers.
+// waitAgent waits until the agent answers and its datapath is ready.
 func (l *Lab) waitAgent(ctx context.Context, n *Node) error {
 	return l.waitReady(ctx, &n.Agent, func() bool {
 		return n.ask(ctx, func(ctx context.Context, c api.AgentClient) error {
-			_, err := c.Status(ctx, &api.StatusRequest{})
+			st, err := c.Status(ctx, &api.StatusRequest{})
+			for _, line := range st.GetLines() {
+				if line.Component == "datapath" && line.Health == api.Health_HEALTH_FAILED {
+					return errors.New(line.Reason)
+				}
+			}
 			return err
 		}) == nil
 	})
