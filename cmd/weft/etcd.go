@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -16,6 +17,9 @@ import (
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/service/store"
 )
+
+// storeTime bounds one request to a store: somebody waits at a prompt.
+const storeTime = 5 * time.Second
 
 // etcdFlags are those of commands that write to the store themselves. What is not
 // given is asked of the agent behind --socket.
@@ -50,6 +54,7 @@ func (f *etcdFlags) open(ctx context.Context, a *app) (*kvstore.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.RequestTimeout = storeTime
 	return kvstore.New(cfg, slog.New(slog.DiscardHandler))
 }
 

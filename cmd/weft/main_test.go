@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weft-net/weft/agent/api"
+	"github.com/weft-net/weft/kvstore/embedded"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata")
@@ -40,18 +41,38 @@ func TestCommands(t *testing.T) {
 	api.RegisterAgentServer(server, &cannedAgent{})
 	done := make(chan error)
 	go func() { done <- server.Serve(listener) }()
+	etcd := startEtcd(t)
 	t.Run("scripts", func(t *testing.T) { // its parallel sub-tests end before Run returns
 		testscript.Run(t, testscript.Params{
 			Dir: "testdata", UpdateScripts: *update, RequireExplicitExec: true,
 			Setup: func(env *testscript.Env) error {
 				env.Setenv("WEFT_SOCKET", socket)
 				env.Setenv("TZ", "UTC")
-				return nil
+				return os.WriteFile(filepath.Join(env.WorkDir, "etcd.yaml"), []byte("endpoints: ["+etcd.Endpoint()+"]\n"), 0o600)
 			},
 		})
 	})
+	etcd.Stop()
 	server.Stop()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// startEtcd runs a store on a free port of the loopback.
+func startEtcd(t *testing.T) *embedded.Server {
+	t.Helper()
+	url := func() string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return "http://" + l.Addr().String()
+	}
+	s, err := embedded.Start(t.Context(), embedded.Config{Dir: t.TempDir(), ClientURL: url(), PeerURL: url(), UnsafeNoFsync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
