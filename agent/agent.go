@@ -17,6 +17,7 @@ import (
 	"github.com/weft-net/weft/clustermesh"
 	"github.com/weft-net/weft/datapath"
 	"github.com/weft-net/weft/identity"
+	"github.com/weft-net/weft/internal/metrics"
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
 	"github.com/weft-net/weft/service"
@@ -73,7 +74,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	if err != nil {
 		return nil, err
 	}
-	registry := newRegistry()
+	registry := metrics.NewRegistry()
 	a := &Agent{cfg: cfg, log: log, started: time.Now(), tables: newTables()}
 
 	// The store of our cluster: what is in it, and what we put there.
@@ -136,10 +137,10 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	if err := registry.Register(newStateCollector(views, a.Status)); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	metrics := &metrics{address: cfg.Metrics, registry: registry}
+	serveMetrics := func(ctx context.Context) error { return metrics.Serve(ctx, cfg.Metrics, registry) }
 
 	a.parts = append(a.parts,
-		part{"local api", a.server.Run}, part{"metrics", metrics.Run}, part{"events", reader.Run},
+		part{"local api", a.server.Run}, part{"metrics", serveMetrics}, part{"events", reader.Run},
 		part{"endpoints", a.endpoints.Run}, part{"identities", a.allocator.Run}, part{"renumbering", renumbering.Run},
 		part{"services", services.Run}, part{"clusters", clusters.Run}, part{"clustermesh", a.mesh.Run},
 	)

@@ -5,51 +5,12 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net"
-	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/weft-net/weft/agent/api"
 )
-
-// metrics serves a registry over HTTP.
-type metrics struct {
-	address  string // empty: off
-	registry *prometheus.Registry
-}
-
-func newRegistry() *prometheus.Registry {
-	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return r
-}
-
-// Run serves /metrics until ctx ends.
-func (m *metrics) Run(ctx context.Context) error {
-	if m.address == "" {
-		return nil
-	}
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", m.address)
-	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	return nil
-}
 
 // stateCollector reports the size and the age of every table, and health.
 type stateCollector struct {

@@ -66,27 +66,9 @@ func (s *services) Run(ctx context.Context) error {
 	had := s.had()
 	held := map[service.Frontend]service.Change{}
 	return state.Derive(ctx, marks{s.frontends, s.infos}, derived, func() error {
-		for _, c := range definitions.Next(serviceBatch) {
-			if c.Deleted {
-				index.DeleteDefinition(c.Key)
-			} else {
-				index.SetDefinition(c.Key, c.Value)
-			}
-		}
-		for _, c := range endpoints.Next(serviceBatch) {
-			if c.Deleted {
-				index.DeleteEndpoint(c.Key)
-			} else {
-				index.SetEndpoint(c.Key, c.Value)
-			}
-		}
-		for _, c := range remote.Next(serviceBatch) {
-			if c.Deleted {
-				index.DeleteRemote(c.Key)
-			} else {
-				index.SetRemote(c.Key, c.Value)
-			}
-		}
+		definitions.Feed(serviceBatch, index.SetDefinition, index.DeleteDefinition)
+		endpoints.Feed(serviceBatch, index.SetEndpoint, index.DeleteEndpoint)
+		remote.Feed(serviceBatch, index.SetRemote, index.DeleteRemote)
 		overCursor.Next(0)
 		changes := index.Flush()
 		for _, c := range changes.Frontends {

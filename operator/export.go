@@ -72,20 +72,8 @@ func (e *exporter) derive(ctx context.Context) error {
 	index := service.NewIndex(service.Config{Cluster: e.cfg.Cluster, ClusterID: e.cfg.ClusterID})
 	waiting, complete := map[schema.DefinitionKey]bool{}, false
 	return state.Derive(ctx, e.exports, derived, func() error {
-		for _, c := range definitions.Next(batch) {
-			if c.Deleted {
-				index.DeleteDefinition(c.Key)
-			} else {
-				index.SetDefinition(c.Key, c.Value)
-			}
-		}
-		for _, c := range endpoints.Next(batch) {
-			if c.Deleted {
-				index.DeleteEndpoint(c.Key)
-			} else {
-				index.SetEndpoint(c.Key, c.Value)
-			}
-		}
+		definitions.Feed(batch, index.SetDefinition, index.DeleteDefinition)
+		endpoints.Feed(batch, index.SetEndpoint, index.DeleteEndpoint)
 		for _, name := range index.Flush().Services {
 			waiting[name] = true
 		}
