@@ -261,7 +261,6 @@ func (n *node) hostNeighbours(*node) error {
 	return h.LinkSetARPOff(l)
 }
 
-
 // dropped is the sum of a node's drops, with the reasons.
 func (n *node) dropped() (total uint64, reasons string) {
 	n.t.Helper()
