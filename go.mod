@@ -3,14 +3,28 @@ module github.com/weft-net/weft
 go 1.26.8
 
 require (
-	github.com/cilium/ebpf v0.22.0
-	github.com/prometheus/client_golang v1.25.0
-	github.com/rogpeppe/go-internal v1.16.0
-	github.com/spf13/cobra v1.10.2
-	github.com/vishvananda/netlink v1.3.1
-	go.etcd.io/etcd/client/v3 v3.7.3
-	go.etcd.io/etcd/server/v3 v3.7.3
-	google.golang.org/grpc v1.85.0
+	github.com/cilium/ebpf v0.22.0 // load, attach and pin BPF programs; bpf2go
+	github.com/fsnotify/fsnotify v1.10.1 // the directory of remote clusters is followed
+	github.com/google/go-cmp v0.7.0 // differences in tests
+	github.com/prometheus/client_golang v1.25.0 // metrics
+	github.com/rogpeppe/go-internal v1.16.0 // testscript: end-to-end scripts
+	github.com/spf13/cobra v1.10.2 // the command line
+	github.com/spf13/pflag v1.0.10 // its flags
+	github.com/vishvananda/netlink v1.3.1 // devices, addresses, routes, neighbours
+	github.com/vishvananda/netns v0.0.5 // handles of network namespaces for netlink
+	go.etcd.io/etcd/api/v3 v3.7.3 // messages and errors of etcd
+	go.etcd.io/etcd/client/pkg/v3 v3.7.3 // TLS settings of the embedded etcd
+	go.etcd.io/etcd/client/v3 v3.7.3 // the store
+	go.etcd.io/etcd/server/v3 v3.7.3 // etcd in the process: tests and the lab
+	go.uber.org/goleak v1.3.0 // goroutines that a test leaves behind
+	go.uber.org/zap v1.27.1 // the logger that the embedded etcd wants
+	golang.org/x/net v0.61.0 // ICMP messages of the lab's check
+	golang.org/x/sync v0.24.0 // errgroup
+	golang.org/x/sys v0.49.0 // system calls
+	golang.org/x/time v0.16.0 // rate limits
+	google.golang.org/grpc v1.85.0 // the local API, and etcd's watch stream
+	google.golang.org/protobuf v1.36.12 // its messages
+	sigs.k8s.io/yaml v1.6.0 // YAML with the rules of JSON: files of settings and services
 )
 
 require (
@@ -20,12 +34,10 @@ require (
 	github.com/coreos/go-semver v0.3.1 // indirect
 	github.com/coreos/go-systemd/v22 v22.7.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
-	github.com/fsnotify/fsnotify v1.10.1 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/golang/protobuf v1.5.4 // indirect
-	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/gorilla/websocket v1.5.3 // indirect
 	github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus v1.1.0 // indirect
@@ -40,13 +52,9 @@ require (
 	github.com/prometheus/procfs v0.22.0 // indirect
 	github.com/sirupsen/logrus v1.9.4 // indirect
 	github.com/soheilhy/cmux v0.1.5 // indirect
-	github.com/spf13/pflag v1.0.10 // indirect
 	github.com/tmc/grpc-websocket-proxy v0.0.0-20220101234140-673ab2c3ae75 // indirect
-	github.com/vishvananda/netns v0.0.5 // indirect
 	github.com/xiang90/probing v0.0.0-20221125231312-a49e3df8f510 // indirect
 	go.etcd.io/bbolt v1.5.0 // indirect
-	go.etcd.io/etcd/api/v3 v3.7.3 // indirect
-	go.etcd.io/etcd/client/pkg/v3 v3.7.3 // indirect
 	go.etcd.io/etcd/pkg/v3 v3.7.3 // indirect
 	go.etcd.io/raft/v3 v3.7.0 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
@@ -58,24 +66,16 @@ require (
 	go.opentelemetry.io/otel/sdk v1.45.0 // indirect
 	go.opentelemetry.io/otel/trace v1.45.0 // indirect
 	go.opentelemetry.io/proto/otlp v1.11.0 // indirect
-	go.uber.org/goleak v1.3.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
-	go.uber.org/zap v1.27.1 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
-	golang.org/x/net v0.61.0 // indirect
-	golang.org/x/sync v0.24.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
-	golang.org/x/time v0.16.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 	google.golang.org/grpc/cmd/protoc-gen-go-grpc v1.6.2 // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // indirect
 	k8s.io/utils v0.0.0-20260108192941-914a6e750570 // indirect
-	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
 tool (
