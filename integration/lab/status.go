@@ -100,9 +100,9 @@ func (s Status) print(w io.Writer, format string) error {
 		line("  ", "etcd/"+c.Name, c.Endpoint)
 		line("  ", "operator/"+c.Name, "")
 		for _, n := range c.Nodes {
-			line("  ", "agent/"+n.Name, strings.Trim(fmt.Sprint(n.Addresses, n.PodCIDRs), "[]")+"  "+n.Socket)
+			line("  ", "agent/"+n.Name, words(n.Addresses)+"  pods "+words(n.PodCIDRs)+"  "+n.Socket)
 			for _, p := range n.Pods {
-				line("    ", "pod/"+p.Name, fmt.Sprintf("%s  identity %d  app=%s", strings.Trim(fmt.Sprint(p.Addresses), "[]"), p.Identity, p.Labels["app"]))
+				line("    ", "pod/"+p.Name, fmt.Sprintf("%s  identity %d  app=%s", words(p.Addresses), p.Identity, p.Labels["app"]))
 			}
 		}
 	}
@@ -122,3 +122,6 @@ func (s Status) err() error {
 	}
 	return fmt.Errorf("not healthy: %s", strings.Join(bad, ", "))
 }
+
+// words is a list as a person writes it.
+func words[T any](list []T) string { return strings.Trim(fmt.Sprint(list), "[]") }

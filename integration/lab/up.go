@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -238,7 +239,8 @@ func (l *Lab) startPod(ctx context.Context, n *Node, p *Pod) error {
 		return err
 	}
 	if err := l.addEndpoint(ctx, n, p); err != nil {
-		return fmt.Errorf("pod %s: %w", p.Name, err)
+		// A pod is all of it or nothing, so that it can be started again.
+		return errors.Join(fmt.Errorf("pod %s: %w", p.Name, err), p.Workload.end(ctx, syscall.SIGKILL))
 	}
 	return nil
 }
