@@ -549,6 +549,8 @@ func TestValidate(t *testing.T) {
 		{"long-interface", "interface", func(s *Spec) { s.Interface = strings.Repeat("e", 16) }},
 		{"label-without-source", "labels", func(s *Spec) { s.Labels = map[string]string{"app": "web"} }},
 		{"label-with-semicolon", "labels", func(s *Spec) { s.Labels = map[string]string{"k8s:app": "a;b"} }},
+		{"long-label-of-a-short-key", "labels", func(s *Spec) { s.Labels = map[string]string{"k8s:app": strings.Repeat("a", maxLabel)} }},
+		{"long-key", "labels", func(s *Spec) { s.Labels = map[string]string{"k8s:" + strings.Repeat("a", maxLabel): ""} }},
 		{"reserved-label", "labels", func(s *Spec) { s.Labels = map[string]string{"reserved:host": ""} }},
 		{"two-of-a-family", "addresses", func(s *Spec) {
 			s.Addresses = []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")}

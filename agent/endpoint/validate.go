@@ -78,7 +78,7 @@ func validateLabels(labels map[string]string) error {
 		case source == "reserved":
 			return &SpecError{"labels", fmt.Sprintf("%q: the source reserved is weft's own", k)}
 		case len(k)+len(v) > maxLabel:
-			return &SpecError{"labels", fmt.Sprintf("%q: more than %d bytes", k[:32], maxLabel)}
+			return &SpecError{"labels", fmt.Sprintf("%q: more than %d bytes", k[:min(len(k), 32)], maxLabel)}
 		case strings.ContainsAny(k, ";= \t\n") || strings.ContainsAny(v, ";\n") || !clean(k) || !clean(v):
 			// The store's form of a label set has no escapes: a ';' would end the label.
 			return &SpecError{"labels", fmt.Sprintf("%q=%q: has a character that label sets cannot hold", k, v)}
