@@ -88,7 +88,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	}
 	if d.secure {
 		c.problems.scheme = "https"
-		ec.TLS = tlsConfig(cfg)
+		ec.TLS = tlsConfig(cfg, "") // says that TLS is wanted; the credentials below do it
 		ec.DialOptions = append(ec.DialOptions, grpc.WithTransportCredentials(newTransportCredentials(cfg, c.problems)))
 	}
 	var err error

@@ -6,10 +6,12 @@ package kvstore_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,6 +120,11 @@ func TestClient_SaysWhyNot(t *testing.T) {
 		cfg.Endpoints = []string{"https://c3.mesh.example:" + port}
 		cfg.HostAliases = map[string][]netip.Addr{"c3.mesh.example": {netip.MustParseAddr("127.0.0.1")}}
 		wantReason(t, cfg, kvstore.ReasonServerName, "c3.mesh.example")
+	})
+	t.Run("server-of-another-address", func(t *testing.T) {
+		cfg := good
+		cfg.Endpoints = []string{"https://" + forward(t, "127.0.0.2:0", strings.TrimPrefix(srv.Endpoint(), "https://"))}
+		wantReason(t, cfg, kvstore.ReasonServerName, "127.0.0.2")
 	})
 	t.Run("missing-file", func(t *testing.T) {
 		cfg := good
@@ -239,4 +246,39 @@ func TestClient_Verbs(t *testing.T) {
 	if st, err := c.Status(ctx); err != nil || st.Header.ClusterId == 0 {
 		t.Fatalf("status: %v, %v", st, err)
 	}
+}
+
+// forward lets a server be reached under another address until the test ends.
+func forward(t *testing.T, listen, to string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	t.Cleanup(func() {
+		ln.Close()
+		wait.Wait()
+	})
+	wait.Go(func() {
+		for {
+			from, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			back, err := net.Dial("tcp", to)
+			if err != nil {
+				from.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{from, back}, {back, from}} {
+				wait.Go(func() {
+					io.Copy(way[0], way[1]) //nolint:errcheck // either end may leave
+					way[0].Close()
+					way[1].Close()
+				})
+			}
+		}
+	})
+	return ln.Addr().String()
 }

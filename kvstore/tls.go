@@ -28,12 +28,13 @@ func (e *certificateFileError) Error() string { return e.err.Error() }
 func (e *certificateFileError) Unwrap() error { return e.err }
 
 // tlsConfig returns settings under which every handshake reads the files anew. The server is
-// verified in VerifyConnection, because the pool of a tls.Config cannot be exchanged later.
-func tlsConfig(cfg Config) *tls.Config {
+// verified in VerifyConnection, because the pool of a tls.Config cannot be exchanged later. host is
+// what the certificate must name: the state of a connection does not say it where it is an address.
+func tlsConfig(cfg Config, host string) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		InsecureSkipVerify: true, // verifyServer does it
-		VerifyConnection:   func(cs tls.ConnectionState) error { return verifyServer(cfg.CAFile, cs) },
+		VerifyConnection:   func(cs tls.ConnectionState) error { return verifyServer(cfg.CAFile, host, cs) },
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			if cfg.CertFile == "" {
 				return &tls.Certificate{}, nil
@@ -56,7 +57,10 @@ func clientCertificate(certFile, keyFile string, now time.Time) (*tls.Certificat
 	return &cert, nil
 }
 
-func verifyServer(caFile string, cs tls.ConnectionState) error {
+func verifyServer(caFile, host string, cs tls.ConnectionState) error {
+	if host == "" {
+		return errors.New("nobody said which name the server's certificate must have")
+	}
 	if len(cs.PeerCertificates) == 0 {
 		return errors.New("the server shows no certificate")
 	}
@@ -78,7 +82,7 @@ func verifyServer(caFile string, cs tls.ConnectionState) error {
 	_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: intermediates,
-		DNSName:       cs.ServerName,
+		DNSName:       host,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	return err
@@ -87,17 +91,24 @@ func verifyServer(caFile string, cs tls.ConnectionState) error {
 // transportCredentials are TLS credentials that record why a handshake failed.
 type transportCredentials struct {
 	credentials.TransportCredentials
+	cfg      Config
 	problems *problems
 }
 
 func newTransportCredentials(cfg Config, p *problems) credentials.TransportCredentials {
-	return &transportCredentials{credentials.NewTLS(tlsConfig(cfg)), p}
+	return &transportCredentials{credentials.NewTLS(tlsConfig(cfg, "")), cfg, p}
 }
 
 func (t *transportCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (
 	net.Conn, credentials.AuthInfo, error,
 ) {
-	conn, info, err := t.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	host, _, err := net.SplitHostPort(authority)
+	if err != nil {
+		host = authority // without a port
+	}
+	// Credentials of their own for each handshake, because what is verified depends on who is
+	// dialled.
+	conn, info, err := credentials.NewTLS(tlsConfig(t.cfg, host)).ClientHandshake(ctx, authority, raw)
 	d, ok := raw.(*dialledConn)
 	if !ok {
 		return conn, info, err
@@ -110,7 +121,7 @@ func (t *transportCredentials) ClientHandshake(ctx context.Context, authority st
 }
 
 func (t *transportCredentials) Clone() credentials.TransportCredentials {
-	return &transportCredentials{t.TransportCredentials.Clone(), t.problems}
+	return &transportCredentials{t.TransportCredentials.Clone(), t.cfg, t.problems}
 }
 
 // watchedConn sees what the server says of our certificate: with TLS 1.3 that comes after the
