@@ -27,6 +27,7 @@ func Command() *cobra.Command {
 		Use: "lab", Short: "Build whole meshes on this machine",
 		Long: "Build whole meshes on this machine: clusters, nodes and pods in network namespaces, one process each.\n" +
 			"It needs root, and nothing else.",
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVar(&c.options.Name, "name", c.options.Name, "name of the lab; several stand side by side")
 	root.PersistentFlags().StringVar(&c.options.Dir, "dir", "", "state directory (default "+DirOf("NAME")+")")
@@ -93,9 +94,15 @@ func (c *command) up() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			first := l.Clusters[0]
-			fmt.Fprintf(cmd.OutOrStdout(), "\nready in %.1f s. Try:\n  weft lab status\n  weft lab exec %s -- weft status\n  weft lab load --from %s\n",
-				time.Since(begin).Seconds(), first.Nodes[0].Name, first.client().Name)
+			first, weft, of := l.Clusters[0], os.Args[0], ""
+			if l.Name != DefaultOptions().Name {
+				of = " --name " + l.Name
+			}
+			if l.Dir != DirOf(l.Name) {
+				of += " --dir " + l.Dir
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "\nready in %.1f s. Try:\n  %s lab status%s\n  %s lab exec%s %s -- %s status\n  %s lab load%s --from %s\n  %s lab down%s\n",
+				time.Since(begin).Seconds(), weft, of, weft, of, first.Nodes[0].Name, l.Weft, weft, of, first.client().Name, weft, of)
 			return nil
 		},
 	}
@@ -271,6 +278,9 @@ func (c *command) load() *cobra.Command {
 				if _, pod, err = l.pod(from); err != nil {
 					return err
 				}
+			}
+			if ld.Rate < 0 || ld.Sessions < 0 || ld.Rate+ld.Sessions == 0 {
+				return fmt.Errorf("rate %d and sessions %d: want one of them above 0, none below", ld.Rate, ld.Sessions)
 			}
 			if ld.Target == "" {
 				cl, err := l.cluster(pod.Cluster)

@@ -24,6 +24,9 @@ const askTimes = 20
 func Demo(ctx context.Context, o Options, keep bool, p *Progress) (err error) {
 	begin := time.Now()
 	l, err := Up(ctx, o, p)
+	if l == nil {
+		return err // nothing was built, so nothing may be removed
+	}
 	if !keep {
 		defer func() {
 			// The lab goes also when the user has given up waiting.

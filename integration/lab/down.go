@@ -29,6 +29,9 @@ func Down(ctx context.Context, name, dir string) error {
 	if !labName.MatchString(name) {
 		return fmt.Errorf("lab down: name %q is not a lab's", name)
 	}
+	if ours, err := claimed(name, dir); err != nil || !ours {
+		return errors.Join(fmt.Errorf("lab down: directory %s is not one of lab %s; nothing was removed", dir, name), err)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, downTimeout, fmt.Errorf("not within %v", downTimeout))
 	defer cancel()
 	held := objectsBelow(dir)

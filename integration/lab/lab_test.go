@@ -103,6 +103,32 @@ func TestState_SurvivesItsFile(t *testing.T) {
 	}
 }
 
+func TestDown_LeavesTheDirectoriesOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "precious"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Down(t.Context(), "tdir", dir); err == nil {
+		t.Error("down of a directory that is no lab's: no error")
+	}
+	if err := claim("tdir", dir); err == nil {
+		t.Error("a lab in a directory with files of others: no error")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "precious")); err != nil {
+		t.Error(err)
+	}
+	mine := filepath.Join(dir, "lab")
+	if err := claim("tdir", mine); err != nil {
+		t.Fatal(err)
+	}
+	if err := Down(t.Context(), "tother", mine); err == nil {
+		t.Error("down of another lab's directory: no error")
+	}
+	if err := Down(t.Context(), "tdir", mine); err != nil {
+		t.Error(err)
+	}
+}
+
 // testLab is a lab's network without any process.
 func testLab(t *testing.T, name string, mode Mode, family Family) *Lab {
 	netns.RequireRoot(t)
@@ -112,6 +138,9 @@ func testLab(t *testing.T, name string, mode Mode, family Family) *Lab {
 		t.Fatal(err)
 	}
 	l := plan(o)
+	if err := claim(name, o.Dir); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := Down(context.Background(), name, o.Dir); err != nil {
 			t.Error(err)

@@ -47,8 +47,10 @@ type Summary struct {
 	Failed   int            `json:"failed"`
 	Resets   int            `json:"resets"` // sessions that ended before their time
 	By       map[string]int `json:"by"`     // answers by "cluster/name"
-	P50      time.Duration  `json:"p50"`
-	P99      time.Duration  `json:"p99"`
+	// FirstError is why the first connect that failed did.
+	FirstError string        `json:"firstError,omitempty"`
+	P50        time.Duration `json:"p50"`
+	P99        time.Duration `json:"p99"`
 }
 
 // Run puts the load on the target until ctx ends or the duration is over, and writes a line of
@@ -186,6 +188,9 @@ func (r *recorder) add(c Connect) {
 	case c.Error != "":
 		r.sum.Connects++
 		r.sum.Failed++
+		if r.sum.FirstError == "" {
+			r.sum.FirstError = c.Error
+		}
 	default:
 		r.sum.Connects++
 		r.sum.By[c.Cluster+"/"+c.Name]++

@@ -97,7 +97,13 @@ func clientCommand() *cobra.Command {
 				return err
 			}
 			format, _ := cmd.Flags().GetString("output")
-			return sum.print(cmd.OutOrStdout(), format)
+			if err := sum.print(cmd.OutOrStdout(), format); err != nil {
+				return err
+			}
+			if sum.Connects > 0 && sum.Connects == sum.Failed {
+				return fmt.Errorf("no connect succeeded; the first: %s", sum.FirstError)
+			}
+			return nil
 		},
 	}
 	ld.flags(cmd)

@@ -23,7 +23,7 @@ const startTimeout = 60 * time.Second
 
 // Up builds a lab and returns when the mesh is synced and every cluster has had an answer from
 // every other. What it does is told to p. If it fails, what was built stays for a look at the logs;
-// Down removes it.
+// Down removes it. Without a lab in the result nothing was built.
 func Up(ctx context.Context, o Options, p *Progress) (*Lab, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("lab up: %w", err)
@@ -36,7 +36,7 @@ func Up(ctx context.Context, o Options, p *Progress) (*Lab, error) {
 		return nil, fmt.Errorf("lab up: %w", err)
 	}
 	l := plan(o)
-	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
+	if err := claim(o.Name, l.Dir); err != nil {
 		return nil, fmt.Errorf("lab up: %w", err)
 	}
 	// Saved before anything stands: Down finds what there is also without, but says less.
@@ -44,6 +44,9 @@ func Up(ctx context.Context, o Options, p *Progress) (*Lab, error) {
 		return nil, fmt.Errorf("lab up: %w", err)
 	}
 	err := l.up(ctx, p)
+	if ctx.Err() != nil {
+		err = fmt.Errorf("lab up: interrupted; remove what stands with 'weft lab down --name %s'", o.Name)
+	}
 	return l, errors.Join(err, l.save())
 }
 
