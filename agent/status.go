@@ -183,13 +183,25 @@ func (a *Agent) endpointLine() *api.StatusLine {
 	}
 	l := ok("endpoints", "%d work", ready)
 	if broken := a.endpoints.Broken(); len(broken) > 0 {
-		return fail(l, broken[0].Error(), "repair it, or remove it and restart the agent; until then nothing is pruned")
+		return brokenLine(l, broken)
 	}
 	if len(other) > 0 {
 		l.Summary = fmt.Sprintf("%d work, %d do not", ready, len(other))
 		return fail(l, strings.Join(first(other, 3), "; "), "weft endpoint list")
 	}
 	return l
+}
+
+// brokenLine says which files of endpoints are bad or missing, and what to do.
+func brokenLine(l *api.StatusLine, broken []*endpoint.RecordError) *api.StatusLine {
+	reason, hint := broken[0].Error(), "repair it, or remove it, and restart the agent"
+	if n := len(broken) - 1; n > 0 {
+		reason += fmt.Sprintf("; and %d more", n)
+	}
+	if id := broken[0].ID; id != 0 {
+		hint = fmt.Sprintf("put a good one there and restart the agent, or 'weft endpoint delete %d'", id)
+	}
+	return fail(l, reason, hint+"; until then nothing is pruned")
 }
 
 // endpointError says why an endpoint is not as it should be in the kernel or, for

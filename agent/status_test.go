@@ -6,11 +6,14 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/weft-net/weft/agent/api"
+	"github.com/weft-net/weft/agent/endpoint"
 	"github.com/weft-net/weft/clustermesh"
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
@@ -80,5 +83,39 @@ func TestStatus_SaysWhatAndWhy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestBrokenLine(t *testing.T) {
+	missing := &endpoint.RecordError{Path: "/s/3.json", ID: 3, Err: errors.New("is not there")}
+	named := &endpoint.RecordError{Path: "/s/x.json", Err: errors.New("bad name")}
+	for _, tt := range []struct {
+		name   string
+		broken []*endpoint.RecordError
+		want   string
+	}{
+		{"one", []*endpoint.RecordError{missing}, "'weft endpoint delete 3'; until then nothing is pruned"},
+		{"two", []*endpoint.RecordError{missing, named}, "/s/3.json: is not there; and 1 more"},
+		{"no-id", []*endpoint.RecordError{named}, "remove it, and restart the agent; until then nothing is pruned"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := brokenLine(ok("endpoints", ""), tt.broken); !strings.Contains(got.String(), tt.want) || got.Health != api.Health_HEALTH_FAILED {
+				t.Errorf("got %v, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestLeftEndpoints_OnlyNoPinsAreNothing(t *testing.T) {
+	dir := t.TempDir()
+	a := &Agent{cfg: Config{BPFFS: dir, Node: "a1"}}
+	if left, err := a.leftEndpoints(); len(left) > 0 || err != nil {
+		t.Errorf("first start: %v %v", left, err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "weft", "a1", "maps1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := a.leftEndpoints(); err == nil {
+		t.Errorf("maps that cannot be opened: %v and no error", left)
 	}
 }

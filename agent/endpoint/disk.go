@@ -79,8 +79,9 @@ func (d disk) remove(id ID) error {
 	return d.sync()
 }
 
-// A RecordError says that a file cannot be read. Its endpoint goes on in the
-// kernel as it is; nothing is pruned while such a file is there.
+// A RecordError says that a file cannot be read, or is not there although the kernel
+// has its endpoint. The endpoint goes on in the kernel as it is; nothing is pruned
+// while there is such a file.
 type RecordError struct {
 	Path string
 	ID   ID // 0: the name says nothing
@@ -91,22 +92,20 @@ func (e *RecordError) Error() string { return fmt.Sprintf("endpoint file %s: %v"
 func (e *RecordError) Unwrap() error { return e.Err }
 
 // load reads all endpoints, and says which files it could not read. It makes the
-// directory where there is none, and says whether it existed.
-func (d disk) load() (found []Endpoint, broken []*RecordError, existed bool, err error) {
-	_, err = os.Stat(d.dir)
-	existed = !errors.Is(err, fs.ErrNotExist)
+// directory where there is none.
+func (d disk) load() (found []Endpoint, broken []*RecordError, err error) {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
-		return nil, nil, existed, fmt.Errorf("state directory: %w", err)
+		return nil, nil, fmt.Errorf("state directory: %w", err)
 	}
 	entries, err := os.ReadDir(d.dir)
 	if err != nil {
-		return nil, nil, existed, fmt.Errorf("state directory: %w", err)
+		return nil, nil, fmt.Errorf("state directory: %w", err)
 	}
 	for _, entry := range entries {
 		path := filepath.Join(d.dir, entry.Name())
 		if strings.HasPrefix(entry.Name(), ".new-") { // of a save that did not finish
 			if err := os.Remove(path); err != nil {
-				return nil, nil, existed, fmt.Errorf("state directory: %w", err)
+				return nil, nil, fmt.Errorf("state directory: %w", err)
 			}
 			continue
 		}
@@ -131,7 +130,7 @@ func (d disk) load() (found []Endpoint, broken []*RecordError, existed bool, err
 		}
 		found = append(found, e)
 	}
-	return found, broken, existed, nil
+	return found, broken, nil
 }
 
 // decodeRecord reads the bytes of a file and checks that they can be used.

@@ -94,6 +94,8 @@ type Manager struct {
 	last   ID          // slot given out last
 	held   map[ID]bool // endpoints whose identity reference this process holds
 	broken []*RecordError
+	// leftover are the addresses kept for endpoints of which only the kernel knows.
+	leftover map[ID][]netip.Addr
 }
 
 // New returns a Manager without endpoints; Restore brings back those on disk.
@@ -113,11 +115,12 @@ func New(cfg Config, tables Tables, pools []*ipam.Pool, devices Devices, identit
 	return &Manager{
 		cfg: cfg, tables: tables, devices: devices, identities: identities, pools: pools, disk: disk{cfg.Dir}, log: log,
 		exists: deviceExists, wake: make(chan struct{}, 1),
-		byName: map[Name]ID{}, busy: map[Name]chan struct{}{}, slots: map[ID]bool{}, held: map[ID]bool{},
+		byName: map[Name]ID{}, busy: map[Name]chan struct{}{}, slots: map[ID]bool{}, held: map[ID]bool{}, leftover: map[ID][]netip.Addr{},
 	}
 }
 
-// Broken lists the files that Restore could not read.
+// Broken lists the files that Restore could not read, or missed, and that were not
+// deleted since.
 func (m *Manager) Broken() []*RecordError {
 	m.mu.Lock()
 	defer m.mu.Unlock()

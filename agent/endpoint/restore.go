@@ -21,24 +21,39 @@ type Leftover struct {
 // its endpoints before it removes anything. Endpoints that were being made or
 // deleted, or whose device is gone, are deleted by Run. Call it once, before Run.
 //
-// What the kernel has is looked at only where there is no directory at all: then
-// its endpoints were not deleted, the directory was. They stay as they are, and
-// nothing is pruned, as with a file that cannot be read (see Broken).
-func (m *Manager) Restore(kernel []Leftover) error {
-	found, broken, existed, err := m.disk.load()
+// It compares them with what the kernel has, of which unasked says why it could not
+// be asked. A file is written before its endpoint comes into the kernel and removed
+// after it left it: an endpoint of the kernel that has none was not deleted, its
+// file was. It stays as it is, and nothing is pruned, as with a file that cannot be
+// read (see Broken), at every start until Delete is told its id.
+func (m *Manager) Restore(kernel []Leftover, unasked error) error {
+	found, broken, err := m.disk.load()
 	if err != nil {
 		return err
 	}
+	recorded := map[ID]bool{}
 	for _, e := range found {
 		if err := m.restore(e); err != nil {
 			broken = append(broken, &RecordError{m.disk.path(e.ID), e.ID, err})
+			continue
+		}
+		recorded[e.ID] = true
+	}
+	unreadable := map[ID]bool{}
+	for _, b := range broken {
+		unreadable[b.ID] = true
+	}
+	for _, l := range kernel {
+		if recorded[l.ID] {
+			continue
+		}
+		m.quarantine(l)
+		if !unreadable[l.ID] {
+			broken = append(broken, &RecordError{m.disk.path(l.ID), l.ID, fmt.Errorf("is not there, but the kernel has endpoint %d with %v", l.ID, l.Addresses)})
 		}
 	}
-	if !existed && len(kernel) > 0 {
-		broken = append(broken, &RecordError{Path: m.disk.dir, Err: fmt.Errorf("was not there, but the kernel has %d endpoints", len(kernel))})
-		for _, l := range kernel {
-			m.quarantine(l)
-		}
+	if unasked != nil {
+		broken = append(broken, &RecordError{Path: m.disk.dir, Err: fmt.Errorf("cannot be compared with the kernel: %w", unasked)})
 	}
 	m.mu.Lock()
 	m.broken = broken
@@ -50,9 +65,7 @@ func (m *Manager) Restore(kernel []Leftover) error {
 		m.log.Error("endpoints cannot be restored", "file", b.Path, "error", b.Err)
 	}
 	if len(broken) == 0 { // else nothing may be pruned: one of ours is missing
-		m.tables.Endpoints.MarkSynced(Local)
-		m.tables.Local.MarkSynced(Local)
-		m.tables.Published.MarkSynced(Local)
+		m.markSynced()
 	}
 	if len(found) > 0 {
 		m.log.Info("endpoints restored", "count", len(found), "unreadable", len(broken))
@@ -61,18 +74,29 @@ func (m *Manager) Restore(kernel []Leftover) error {
 	return nil
 }
 
+// markSynced says that the tables hold all our endpoints: others may be pruned.
+func (m *Manager) markSynced() {
+	m.tables.Endpoints.MarkSynced(Local)
+	m.tables.Local.MarkSynced(Local)
+	m.tables.Published.MarkSynced(Local)
+}
+
 // quarantine keeps slot and addresses from being given out.
 func (m *Manager) quarantine(l Leftover) {
-	m.mu.Lock()
-	m.slots[l.ID] = true
-	m.mu.Unlock()
+	var taken []netip.Addr
 	for _, a := range l.Addresses {
 		if pool := m.pool(a.Is6()); pool != nil && pool.Prefix().Contains(a) {
 			if err := pool.Take(a); err != nil {
 				m.log.Warn("address of a leftover endpoint", "address", a, "error", err)
+				continue
 			}
+			taken = append(taken, a)
 		}
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.slots[l.ID] = true
+	m.leftover[l.ID] = taken
 }
 
 // restore enters one endpoint. What the kernel cannot be asked about is taken to
