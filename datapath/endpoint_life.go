@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/bpf"
+	"github.com/weft-net/weft/state"
 )
 
 // endpointLocks makes work on one slot one after the other, and remembers what this run made.
@@ -286,8 +287,9 @@ func (e *engine) takeOverEndpoints() error {
 	return e.attacher.detachGone()
 }
 
-// WaitEndpoint returns when the row of an endpoint, as it is in the table now, is in the kernel with
-// its addresses. It returns the last error of writing it if ctx ends before.
+// WaitEndpoint returns when the row of an endpoint, as it is in the table now or newer, is in the
+// kernel with its addresses. What becomes of other rows does not matter: those of another cluster may
+// fail for as long as they like. It returns the last error of writing it if ctx ends before.
 func (d *Datapath) WaitEndpoint(ctx context.Context, slot uint16) error {
 	e, err := d.await(ctx)
 	if err != nil {
@@ -297,27 +299,47 @@ func (d *Datapath) WaitEndpoint(ctx context.Context, slot uint16) error {
 	if !ok {
 		return fmt.Errorf("endpoint in slot %d: no such row", slot)
 	}
-	if err := e.endpointRec.WaitDone(ctx, row.Revision); err != nil {
+	err = awaitOutcome(ctx, func() (state.Outcome, bool) {
+		o, ok := e.endpointRec.Outcome(slot)
+		return o, ok && o.Revision >= row.Revision
+	})
+	if err != nil {
 		return fmt.Errorf("endpoint %s: %w", row.Value.Name, err)
 	}
 	for p, want := range endpointRows(d.cfg, row.Value) {
-		for {
+		err := awaitOutcome(ctx, func() (state.Outcome, bool) {
+			// The derivation may not have come to it yet, and what was there before is not it.
 			entry, ok := d.ipcache.Get(p)
-			if ok && entry.Value.Slot == want.Slot && entry.Value.Identity == want.Identity {
-				if err := e.ipcacheRec.WaitDone(ctx, entry.Revision); err != nil {
-					return fmt.Errorf("endpoint %s: %w", row.Value.Name, err)
-				}
-				break
+			if !ok || entry.Value.Slot != want.Slot || entry.Value.Identity != want.Identity {
+				return state.Outcome{}, false
 			}
-			// The derivation is not waited for: a cursor would begin with every row of the mesh.
-			pause := time.NewTimer(time.Millisecond)
-			select {
-			case <-pause.C:
-			case <-ctx.Done():
-				pause.Stop()
-				return fmt.Errorf("endpoint %s: ipcache: %w", row.Value.Name, ctx.Err())
-			}
+			o, ok := e.ipcacheRec.Outcome(p)
+			return o, ok && o.Revision >= entry.Revision
+		})
+		if err != nil {
+			return fmt.Errorf("endpoint %s: ipcache row of %s: %w", row.Value.Name, p, err)
 		}
 	}
 	return nil
+}
+
+// awaitOutcome returns when the outcome of the row that is meant is a success; ok says that get has
+// found that row. It asks again and again: a cursor would begin with every row of the mesh.
+func awaitOutcome(ctx context.Context, get func() (_ state.Outcome, ok bool)) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		o, ok := get()
+		if ok && o.Done {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			if ok && o.Err != nil {
+				return o.Err
+			}
+			return ctx.Err()
+		}
+	}
 }
