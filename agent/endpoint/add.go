@@ -40,7 +40,7 @@ func (m *Manager) Add(ctx context.Context, spec Spec) (Endpoint, error) {
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 		defer cancel()
-		if undone := m.remove(undo, e); undone != nil {
+		if undone := m.remove(undo, made); undone != nil {
 			err = errors.Join(err, undone)
 		}
 		return Endpoint{}, fmt.Errorf("add %v: %w", spec.Name, err)
@@ -88,14 +88,15 @@ func (m *Manager) begin(spec Spec) (Endpoint, error) {
 	return e, nil
 }
 
-// make gives e its device and identity and announces it.
+// make gives e its device and identity and announces it. After an error the result
+// is how far it came.
 func (m *Manager) make(ctx context.Context, e Endpoint) (Endpoint, error) {
 	device, err := m.devices.AddEndpoint(ctx, datapath.EndpointSpec{
 		Slot: uint16(e.ID), Name: e.FullName().String(), NetNSPath: e.NetNS, Inside: e.Interface,
 		IPv4: e.address(false), IPv6: e.address(true),
 	})
 	if err != nil {
-		return Endpoint{}, err
+		return e, err
 	}
 	e.HostInterface, e.MAC, e.Phase = device.IfName, device.MAC, Live
 
@@ -104,9 +105,9 @@ func (m *Manager) make(ctx context.Context, e Endpoint) (Endpoint, error) {
 	number, set, err := m.identities.Acquire(waiting, e)
 	switch {
 	case err == nil:
-		m.hold(e.ID)
+		m.hold(e.ID, set)
 	case ctx.Err() != nil:
-		return Endpoint{}, err
+		return e, err
 	default:
 		var known bool
 		if number, set, known = m.identities.Known(e); !known {
@@ -115,10 +116,10 @@ func (m *Manager) make(ctx context.Context, e Endpoint) (Endpoint, error) {
 	}
 	e.Identity, e.IdentityLabels = number, set
 	if err := m.put(e); err != nil {
-		return Endpoint{}, err
+		return e, err
 	}
 	if err := m.program(ctx, e); err != nil {
-		return Endpoint{}, err
+		return e, err
 	}
 	m.publish(e)
 	m.log.Info("endpoint added", "endpoint", e.FullName().String(), "id", int(e.ID), "addresses", e.Addresses, "identity", e.Identity)
@@ -132,8 +133,14 @@ func (m *Manager) program(ctx context.Context, e Endpoint) error {
 	return m.devices.WaitEndpoint(ctx, uint16(e.ID))
 }
 
-func (m *Manager) hold(id ID) {
+// hold notes the reference to set that e has from now on, and gives back the one it
+// had before.
+func (m *Manager) hold(id ID, set string) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.held[id] = true
+	old, had := m.held[id]
+	m.held[id] = set
+	m.mu.Unlock()
+	if had {
+		m.identities.Release(old)
+	}
 }

@@ -88,7 +88,7 @@ func (m *Manager) remove(ctx context.Context, e Endpoint) error {
 		m.show(e)
 		return err
 	}
-	m.releaseIdentity(e)
+	m.releaseIdentity(e.ID)
 	if err := m.disk.remove(e.ID); err != nil {
 		return err
 	}
@@ -103,12 +103,12 @@ func (m *Manager) remove(ctx context.Context, e Endpoint) error {
 }
 
 // releaseIdentity gives the reference back if this process holds one.
-func (m *Manager) releaseIdentity(e Endpoint) {
+func (m *Manager) releaseIdentity(id ID) {
 	m.mu.Lock()
-	held := m.held[e.ID]
-	delete(m.held, e.ID)
+	set, held := m.held[id]
+	delete(m.held, id)
 	m.mu.Unlock()
 	if held {
-		m.identities.Release(e.IdentityLabels)
+		m.identities.Release(set)
 	}
 }

@@ -91,8 +91,8 @@ type Manager struct {
 	byName map[Name]ID
 	busy   map[Name]chan struct{} // closed when the one who works on it is done
 	slots  map[ID]bool
-	last   ID          // slot given out last
-	held   map[ID]bool // endpoints whose identity reference this process holds
+	last   ID            // slot given out last
+	held   map[ID]string // label set of which this process holds a reference for the endpoint
 	broken []*RecordError
 	// leftover are the addresses kept for endpoints of which only the kernel knows.
 	leftover map[ID][]netip.Addr
@@ -115,7 +115,7 @@ func New(cfg Config, tables Tables, pools []*ipam.Pool, devices Devices, identit
 	return &Manager{
 		cfg: cfg, tables: tables, devices: devices, identities: identities, pools: pools, disk: disk{cfg.Dir}, log: log,
 		exists: deviceExists, wake: make(chan struct{}, 1),
-		byName: map[Name]ID{}, busy: map[Name]chan struct{}{}, slots: map[ID]bool{}, held: map[ID]bool{}, leftover: map[ID][]netip.Addr{},
+		byName: map[Name]ID{}, busy: map[Name]chan struct{}{}, slots: map[ID]bool{}, held: map[ID]string{}, leftover: map[ID][]netip.Addr{},
 	}
 }
 

@@ -37,7 +37,7 @@ type kernel struct {
 	numbers    map[string]uint32
 	references map[string]int
 
-	failAdd, failDelete, failIdentity error
+	failAdd, failDelete, failIdentity, failWait error
 }
 
 func newKernel() *kernel {
@@ -64,7 +64,11 @@ func (k *kernel) DeleteEndpoint(_ context.Context, slot uint16) error {
 	return nil
 }
 
-func (k *kernel) WaitEndpoint(context.Context, uint16) error { return nil }
+func (k *kernel) WaitEndpoint(context.Context, uint16) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.failWait
+}
 
 func (k *kernel) Acquire(ctx context.Context, e Endpoint) (uint32, string, error) {
 	k.mu.Lock()
@@ -241,7 +245,14 @@ func TestManager_FailedAddLeavesNothing(t *testing.T) {
 	if d := cmp.Diff(map[string][]string{}, view(m, k)); d != "" {
 		t.Errorf("left behind: %s", d)
 	}
-	k.failAdd = nil
+	k.failAdd, k.failWait = nil, errors.New("not taken") // after the identity was
+	if _, err := m.Add(t.Context(), spec("web", "k8s:app=web")); !errors.Is(err, k.failWait) {
+		t.Fatalf("got %v", err)
+	}
+	if d := cmp.Diff(map[string][]string{}, view(m, k)); d != "" {
+		t.Errorf("left behind: %s", d)
+	}
+	k.failWait = nil
 	wanted := spec("web")
 	wanted.Addresses = []netip.Addr{netip.MustParseAddr("10.0.0.1")}
 	var address *ipam.AddressError

@@ -60,7 +60,8 @@ func (m *Manager) undone(e Endpoint) bool {
 	if _, busy := m.busy[e.FullName()]; busy {
 		return false // whoever works on it wakes Run at the end
 	}
-	return e.Phase == Deleting || e.Phase == Live && !m.held[e.ID]
+	_, held := m.held[e.ID]
+	return e.Phase == Deleting || e.Phase == Live && !held
 }
 
 // finish ends a deletion or gets the number of e's labels. What a restored

@@ -62,8 +62,7 @@ func (m *Manager) renumber(ctx context.Context, e Endpoint) (Endpoint, error) {
 	if err != nil {
 		return e, err
 	}
-	m.releaseIdentity(e) // the old set's; of the same set there are two references now
-	m.hold(e.ID)
+	m.hold(e.ID, set) // gives the old one back; of the same set there were two
 	if number != e.Identity && e.Identity != 0 {
 		m.log.Info("endpoint has another identity", "endpoint", e.FullName().String(), "was", e.Identity, "identity", number)
 	}
