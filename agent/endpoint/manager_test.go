@@ -581,6 +581,77 @@ func TestManager_Set(t *testing.T) {
 	}
 }
 
+// A Set that fails changes nothing, wherever it fails.
+func TestManager_FailedSetChangesNothing(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		spoil, mend func(*Manager, *kernel)
+	}{
+		{
+			"program",
+			func(_ *Manager, k *kernel) { k.failWait = errors.New("not taken") },
+			func(_ *Manager, k *kernel) { k.failWait = nil },
+		},
+		{
+			"put",
+			func(m *Manager, _ *kernel) { m.disk.dir += "/gone" },
+			func(m *Manager, _ *kernel) { m.disk.dir = filepath.Dir(m.disk.dir) },
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newKernel()
+			m := newManager(t, t.TempDir(), k)
+			if _, err := m.Add(t.Context(), spec("web", "k8s:app=web")); err != nil {
+				t.Fatal(err)
+			}
+			change := Change{Labels: map[string]string{"k8s:app": "db"}}
+			tt.spoil(m, k)
+			if _, err := m.Set(t.Context(), 1, Name{}, change); err == nil {
+				t.Error("set did not fail")
+			}
+			tt.mend(m, k)
+			if d := cmp.Diff(oneEndpoint(65536, "ready"), view(m, k)); d != "" {
+				t.Error(d)
+			}
+			if e, _ := m.find(1, Name{}); e.Labels["k8s:app"] != "web" {
+				t.Errorf("labels %v", e.Labels)
+			}
+			if _, err := m.Set(t.Context(), 1, Name{}, change); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff([]string{"k8s:app=db; 1"}, view(m, k)["references"]); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// One failure after the number came does not leave an endpoint waiting for ever.
+func TestManager_WaitingOneIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		k.failIdentity = errors.New("store is away")
+		m := newManager(t, t.TempDir(), k)
+		if e, err := m.Add(t.Context(), spec("web", "k8s:app=web")); err != nil || e.Identity != 0 {
+			t.Fatalf("%d %v", e.Identity, err)
+		}
+		k.failIdentity, k.failWait = nil, errors.New("not taken")
+		if !m.work(t.Context()) {
+			t.Error("work did not fail")
+		}
+		if v := view(m, k); v["references"] != nil || v["published"] != nil || !slices.Equal(v["local"], []string{"1 0 lxc1"}) {
+			t.Errorf("after the failure: %v", v)
+		}
+		k.failWait = nil
+		if m.work(t.Context()) {
+			t.Error("work failed")
+		}
+		if d := cmp.Diff(oneEndpoint(65536, "ready"), view(m, k)); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
 func TestManager_ConcurrentCalls(t *testing.T) {
 	k := newKernel()
 	m := newManager(t, t.TempDir(), k)

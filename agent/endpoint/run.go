@@ -61,7 +61,7 @@ func (m *Manager) undone(e Endpoint) bool {
 		return false // whoever works on it wakes Run at the end
 	}
 	_, held := m.held[e.ID]
-	return e.Phase == Deleting || e.Phase == Live && !held
+	return e.Phase == Deleting || e.Phase == Live && (!held || e.Identity == 0)
 }
 
 // finish ends a deletion or gets the number of e's labels. What a restored
@@ -80,19 +80,12 @@ func (m *Manager) finish(ctx context.Context, e Endpoint) error {
 	}
 	trying, cancel := context.WithTimeout(ctx, m.cfg.IdentityWait)
 	defer cancel()
-	next, err := m.renumber(trying, e)
-	if err != nil {
-		if ctx.Err() == nil && e.Identity == 0 {
-			e.Reason = fmt.Sprintf("no identity yet: %v", err)
-			m.show(e)
-		}
-		return err
+	_, err := m.renumber(trying, e, e)
+	if err != nil && ctx.Err() == nil && e.Identity == 0 {
+		e.Reason = fmt.Sprintf("no identity yet: %v", err)
+		m.show(e)
 	}
-	if err := m.put(next); err != nil {
-		return err
-	}
-	m.publish(next)
-	return nil
+	return err
 }
 
 // sweep deletes the endpoints whose device is gone: their namespace was removed

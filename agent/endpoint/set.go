@@ -32,6 +32,7 @@ func (m *Manager) Set(ctx context.Context, id ID, n Name, c Change) (Endpoint, e
 	if e, ok = m.find(e.ID, Name{}); !ok || e.Phase != Live {
 		return Endpoint{}, &NotFoundError{what(id, n)}
 	}
+	old := e
 	if c.Readiness != nil {
 		e.Readiness = *c.Readiness
 	}
@@ -42,11 +43,11 @@ func (m *Manager) Set(ctx context.Context, id ID, n Name, c Change) (Endpoint, e
 		e.Labels = c.Labels
 		waiting, cancel := context.WithTimeout(ctx, m.cfg.IdentityWait)
 		defer cancel()
-		next, err := m.renumber(waiting, e)
+		next, err := m.renumber(waiting, old, e)
 		if err != nil {
 			return Endpoint{}, fmt.Errorf("set labels of %v: %w", e.FullName(), err)
 		}
-		e = next
+		return next, nil
 	}
 	if err := m.put(e); err != nil {
 		return Endpoint{}, err
@@ -55,19 +56,30 @@ func (m *Manager) Set(ctx context.Context, id ID, n Name, c Change) (Endpoint, e
 	return e, nil
 }
 
-// renumber gets e the number of its present labels and programs it. The caller
-// holds its lock and puts and publishes the result.
-func (m *Manager) renumber(ctx context.Context, e Endpoint) (Endpoint, error) {
+// renumber makes of old what e is with the number of its labels, and announces it.
+// After an error old is in force as before, with the reference it had. The caller
+// holds its lock.
+func (m *Manager) renumber(ctx context.Context, old, e Endpoint) (Endpoint, error) {
 	number, set, err := m.identities.Acquire(ctx, e)
 	if err != nil {
-		return e, err
-	}
-	m.hold(e.ID, set) // gives the old one back; of the same set there were two
-	if number != e.Identity && e.Identity != 0 {
-		m.log.Info("endpoint has another identity", "endpoint", e.FullName().String(), "was", e.Identity, "identity", number)
+		return old, err
 	}
 	e.Identity, e.IdentityLabels, e.Reason = number, set, ""
-	return e, m.program(ctx, e)
+	err = m.program(ctx, e)
+	if err == nil {
+		err = m.put(e)
+	}
+	if err != nil {
+		m.tables.Local.Put(Local, 0, uint16(old.ID), localRow(old))
+		m.identities.Release(set)
+		return old, err
+	}
+	m.hold(e.ID, set) // gives the old one back; of the same set there were two
+	if number != old.Identity && old.Identity != 0 {
+		m.log.Info("endpoint has another identity", "endpoint", e.FullName().String(), "was", old.Identity, "identity", number)
+	}
+	m.publish(e)
+	return e, nil
 }
 
 // Renumber gives all endpoints of a label set another number: the store turned out
