@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/weft-net/weft/agent/endpoint"
 	"github.com/weft-net/weft/identity"
@@ -71,31 +72,60 @@ func (i *identities) Release(set string) {
 	i.allocator.Release(labels)
 }
 
+// Bounds of how long renumbering waits before it tries again what failed.
+const (
+	renumberWait    = time.Second
+	renumberWaitMax = 30 * time.Second
+)
+
 // renumbering tells endpoints when the number of their labels turns out to be
 // another one.
 type renumbering struct {
 	held      *state.Table[string, identity.Holding]
-	endpoints *endpoint.Manager
-	log       *slog.Logger
+	endpoints interface {
+		Renumber(ctx context.Context, set string, number uint32) error
+	}
+	log *slog.Logger
 }
 
-// Run follows the numbers in use until ctx ends.
+// Run follows the numbers in use until ctx ends. A set whose endpoints could not
+// all be told is tried again until they are, or it is not in use any more.
 func (r *renumbering) Run(ctx context.Context) error {
 	cursor := r.held.Cursor()
 	defer cursor.Close()
+	pending := map[string]identity.ID{} // not told yet
+	pause := renumberWait
 	for {
 		for _, c := range cursor.Next(0) {
 			if c.Deleted || c.Value.ID == identity.Unknown {
+				delete(pending, c.Key)
 				continue
 			}
-			if err := r.endpoints.Renumber(ctx, c.Key, uint32(c.Value.ID)); err != nil && ctx.Err() == nil {
-				r.log.Error("endpoint not renumbered", "labels", c.Key, "error", err)
-			}
+			pending[c.Key] = c.Value.ID
 		}
-		if err := cursor.Wait(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
+		for set, id := range pending {
+			if err := r.endpoints.Renumber(ctx, set, uint32(id)); err != nil {
+				if ctx.Err() == nil {
+					r.log.Error("endpoint not renumbered", "labels", set, "error", err)
+				}
+				continue
 			}
+			delete(pending, set)
+		}
+		wait, cancel := ctx, context.CancelFunc(func() {})
+		if len(pending) > 0 {
+			wait, cancel = context.WithTimeout(ctx, pause)
+			pause = min(2*pause, renumberWaitMax)
+		} else {
+			pause = renumberWait
+		}
+		err := cursor.Wait(wait)
+		over := wait.Err() != nil
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !over:
 			return fmt.Errorf("follow identities: %w", err)
 		}
 	}
