@@ -161,7 +161,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := a.server.listen(ctx); err != nil { // first, for it keeps a second agent out
 		return err
 	}
-	defer a.server.listener.Close()
+	defer a.server.listener.release()
 	if err := a.endpoints.Restore(a.leftEndpoints()); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ type server struct {
 	api.UnimplementedAgentServer
 
 	socket    string
-	listener  net.Listener
+	listener  *socket
 	endpoints *endpoint.Manager
 	tables    []tableView
 	maps      []MapView

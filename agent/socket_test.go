@@ -37,16 +37,46 @@ func TestListen_TakesOverWhatACrashLeft(t *testing.T) {
 	if _, err := listen(t.Context(), path); !errors.As(err, &running) {
 		t.Errorf("second one: got %v, want a RunningError", err)
 	}
-	first.(*socket).Listener.Close() // as a crash: the file stays
+	first.Listener.Close() // as a crash: the file stays
+	first.lock.Close()
 	second, err := listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := second.Close(); err != nil {
+	if err := second.release(); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after close: %v", err)
+	}
+}
+
+func TestListen_RefusesUntilTheFirstIsDone(t *testing.T) {
+	path := filepath.Join(shortDir(t), "agent.sock")
+	first, err := listen(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil { // as at the beginning of the end: it does not answer any more
+		t.Error(err)
+	}
+	var running *RunningError
+	if _, err := listen(t.Context(), path); !errors.As(err, &running) {
+		t.Errorf("while the first ends: got %v, want a RunningError", err)
+	}
+	if err := first.release(); err != nil {
+		t.Error(err)
+	}
+	second, err := listen(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.release()
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the newcomer's socket: %v", err)
 	}
 }
 
