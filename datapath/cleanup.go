@@ -96,7 +96,6 @@ func isOurs(l netlink.Link) bool {
 	case vxlanDevice:
 		return l.Type() == "vxlan"
 	default:
-		_, inRange := slotOf(a.Index)
-		return inRange && l.Type() == "veth" && isEndpointDevice(a.Name)
+		return isEndpointDevice(l)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/weft-net/weft/bpf"
 	"github.com/weft-net/weft/state"
 )
@@ -186,7 +188,7 @@ func (e *engine) removeEndpoint(slot uint16) error {
 	lock := e.endpoints.lock(slot)
 	defer lock.Unlock()
 	// The device goes down before its programs go: without them its packets would meet the stack.
-	link, err := e.host.linkAt(EndpointIfIndexBase + int(slot))
+	link, err := e.host.endpointDevice(slot)
 	if err != nil {
 		return err
 	}
@@ -235,11 +237,11 @@ func (e *engine) forgetEndpoint(slot uint16) ([]netip.Addr, error) {
 // removeDevice removes an endpoint's device with its programs; routes and neighbours go with it.
 func (e *engine) removeDevice(slot uint16) error {
 	index := EndpointIfIndexBase + int(slot)
-	link, err := e.host.linkAt(index)
+	link, err := e.host.endpointDevice(slot)
 	if err != nil {
 		return err
 	}
-	if link != nil && isEndpointDevice(link.Attrs().Name) {
+	if link != nil {
 		if err := e.host.nl.LinkDel(link); err != nil && !notFound(err) {
 			return fmt.Errorf("delete device %s: %w", link.Attrs().Name, err)
 		}
@@ -252,7 +254,21 @@ func (e *engine) removeDevice(slot uint16) error {
 	return nil
 }
 
-func isEndpointDevice(name string) bool { return strings.HasPrefix(name, "lxc") }
+// endpointDevice is the device of a slot, nil if there is none. Anybody may make a device with an
+// index of ours: that one is left alone.
+func (h *host) endpointDevice(slot uint16) (netlink.Link, error) {
+	link, err := h.linkAt(EndpointIfIndexBase + int(slot))
+	if err != nil || link == nil || !isEndpointDevice(link) {
+		return nil, err
+	}
+	return link, nil
+}
+
+// isEndpointDevice says whether a device was made for an endpoint.
+func isEndpointDevice(l netlink.Link) bool {
+	_, inRange := slotOf(l.Attrs().Index)
+	return inRange && l.Type() == "veth" && strings.HasPrefix(l.Attrs().Name, "lxc")
+}
 
 // endpointSlots lists the slots that have a device of weft.
 func endpointSlots(h *host) ([]uint16, error) {
@@ -262,9 +278,8 @@ func endpointSlots(h *host) ([]uint16, error) {
 	}
 	var slots []uint16
 	for _, l := range links {
-		n := l.Attrs().Index - EndpointIfIndexBase
-		if n >= 1 && n <= maxSlot && l.Type() == "veth" && isEndpointDevice(l.Attrs().Name) {
-			slots = append(slots, uint16(n))
+		if slot, _ := slotOf(l.Attrs().Index); isEndpointDevice(l) {
+			slots = append(slots, slot)
 		}
 	}
 	return slots, nil

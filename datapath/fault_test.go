@@ -93,6 +93,36 @@ func TestFault_AddEndpointUndoes(t *testing.T) {
 	}
 }
 
+// TestFault_ForeignDevice has a device of somebody else where the one of a slot would be: neither the
+// failed add nor its undo touches it.
+func TestFault_ForeignDevice(t *testing.T) {
+	n := testLonely(t, "foreign", ModeNative)
+	n.start()
+	for i, link := range [][]string{
+		{"other", "type", "veth", "peer", "name", "other-peer"},    // another name
+		{"lxcother", "type", "vxlan", "id", "7", "dstport", "999"}, // another type
+	} {
+		t.Run(link[2], func(t *testing.T) {
+			slot := uint16(3 + i)
+			name, index := link[0], fmt.Sprint(EndpointIfIndexBase+int(slot))
+			mustRun(t, n.ns, append([]string{"ip", "link", "add", "index", index}, link...)...)
+			defer mustRun(t, n.ns, "ip", "link", "del", name)
+			mustRun(t, n.ns, "ip", "link", "set", name, "up")
+			pod := testNS(t, fmt.Sprintf("foreign-pod%d", i))
+			spec := EndpointSpec{Slot: slot, Name: "web", NetNSPath: pod.Path(), IPv4: addr("10.0.1.11")}
+			if dev, err := n.d.AddEndpoint(t.Context(), spec); err == nil {
+				t.Errorf("made %+v", dev)
+			}
+			if err := n.d.DeleteEndpoint(t.Context(), slot); err != nil {
+				t.Error(err)
+			}
+			if out := mustRun(t, n.ns, "ip", "link", "show", name); !strings.Contains(out, ",UP") && !strings.Contains(out, "<UP") {
+				t.Errorf("it is not up any more:\n%s", out)
+			}
+		})
+	}
+}
+
 // TestFault_PathMTU follows a route to a node that has a smaller MTU.
 func TestFault_PathMTU(t *testing.T) {
 	n := testLonely(t, "pmtu", ModeVXLAN)
