@@ -25,7 +25,8 @@ type CleanupConfig struct {
 
 // Cleanup removes everything that a datapath of a node has made: programs, maps, devices and routes.
 // Endpoints lose their network. Sysctls stay as they are. The agent of the node must not run. It
-// goes on after an error, and can be called again.
+// goes on after an error, and can be called again: pins need not be there. Devices are those of the
+// namespace whatever the name, so who takes a name from a person asks PinnedNodes first.
 func Cleanup(ctx context.Context, cfg CleanupConfig) error {
 	if cfg.BPFRoot == "" {
 		cfg.BPFRoot = DefaultConfig().BPFRoot

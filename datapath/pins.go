@@ -27,6 +27,20 @@ func pinsOf(root, node string) pins {
 	return pins(filepath.Join(root, "weft", strings.NewReplacer("%", "%25", ".", "%2e").Replace(node)))
 }
 
+// PinnedNodes lists the nodes of this machine that have pins below the root of a BPF file system.
+func PinnedNodes(root string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(root, "weft"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("pins: %w", err)
+	}
+	var nodes []string
+	for _, e := range entries {
+		nodes = append(nodes, strings.NewReplacer("%25", "%", "%2e", ".").Replace(e.Name()))
+	}
+	slices.Sort(nodes)
+	return nodes, nil
+}
+
 func (p pins) links() string { return filepath.Join(string(p), "links") }
 
 func (p pins) maps(version int) string {

@@ -7,11 +7,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/weft-net/weft/agent"
 	"github.com/weft-net/weft/agent/api"
@@ -30,12 +33,12 @@ func bpfCommand(a *app) *cobra.Command {
 	for _, v := range agent.MapViews("", "") {
 		cmd.AddCommand(group(v.Name, "In the kernel: "+v.About, bpfList(a, &flags, v.Name, v.About)))
 	}
-	cmd.AddCommand(bpfCleanup(&flags))
+	cmd.AddCommand(bpfCleanup(a, &flags))
 	return cmd
 }
 
 // bpfCleanup empties a node that has no agent any more.
-func bpfCleanup(from *bpfFlags) *cobra.Command {
+func bpfCleanup(a *app, from *bpfFlags) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "cleanup --node NAME --yes", Short: "Remove everything of a node without agent: programs, maps, devices, routes", Args: atMost(0),
@@ -46,11 +49,44 @@ func bpfCleanup(from *bpfFlags) *cobra.Command {
 			case !yes:
 				return usage(cmd, errors.New("--yes is missing: every endpoint of this node loses its network"))
 			}
+			if err := from.mayCleanup(cmd.Context(), a); err != nil {
+				return err
+			}
 			return datapath.Cleanup(cmd.Context(), datapath.CleanupConfig{BPFRoot: from.bpffs, NodeName: from.node})
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "really")
 	return cmd
+}
+
+// mayCleanup refuses a node that was never here and one that is alive: devices do not say whose they
+// are, and a wrong name must not cost another node its network.
+func (f *bpfFlags) mayCleanup(ctx context.Context, a *app) error {
+	nodes, err := datapath.PinnedNodes(f.bpffs)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(nodes, f.node) {
+		have := "no node has"
+		if len(nodes) > 0 {
+			have = "there are those of " + strings.Join(nodes, ", ")
+		}
+		return hint(fmt.Errorf("no pins of node %q in %s: %s", f.node, f.bpffs, have), "check --node and --bpffs")
+	}
+	c, conn, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = c.Status(ctx, &api.StatusRequest{})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if status.Code(err) != codes.Unavailable {
+		return hint(fmt.Errorf("an agent answers on %s: a node that is in use is not emptied", a.socket),
+			"stop the agent of the node, then do this again")
+	}
+	return nil
 }
 
 type mapEntry struct {
