@@ -285,7 +285,11 @@ func (a *Agent) meshLine() *api.StatusLine {
 			ready++
 		}
 	}
-	return ok("mesh", "%d of %d other clusters ready", ready, len(s.Remotes))
+	l := ok("mesh", "%d of %d other clusters ready", ready, len(s.Remotes))
+	if ready < len(s.Remotes) {
+		return warn(l, "the lines of the others say why", "weft mesh status")
+	}
+	return l
 }
 
 func (a *Agent) metricsLine() *api.StatusLine {
