@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -219,68 +220,86 @@ func blast(ctx context.Context, conn *net.UDPConn) (uint64, error) {
 // packets and sessions cross clusters. Guarantee: invisible restart.
 func TestRestart_LosesNothing(t *testing.T) {
 	for _, mode := range []string{"vxlan", "native"} {
-		t.Run(mode, func(t *testing.T) {
-			m := newMesh(t, "trest"+mode, "--mode", mode, "--nodes", "1", "--pods", "2")
-			east, west := m.Clusters[0].Nodes[0], m.Clusters[1].Nodes[0]
-			from, to := east.Pods[0], west.Pods[1]
-			s := newSink(t, to.Workload.Netns, to.Addresses[0])
-			defer func() { s.conn.Close(); <-s.done }()
-			var conn *net.UDPConn
-			inNetns(t, from.Workload.Netns, func() (err error) {
-				conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.Addresses[0], 9999)))
-				return err
-			})
-			defer conn.Close()
-			before := map[string]uint64{east.Name: m.dropped(east.Name), west.Name: m.dropped(west.Name)}
-
-			sessions := m.load(from.Name, "--to", netip.AddrPortFrom(to.Addresses[0], 7).String(),
-				"--rate", "0", "--sessions", "200", "--duration", "0s", "--timeout", "20s")
-			fresh := m.load(from.Name, "--to", netip.AddrPortFrom(to.Addresses[0], 13).String(),
-				"--rate", "50", "--duration", "0s", "--timeout", "20s")
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			type result struct {
-				sent uint64
-				err  error
-			}
-			sent := make(chan result, 1)
-			go func() { n, err := blast(ctx, conn); sent <- result{n, err} }()
-			waitFor(t, "the first packets", func() bool { return s.got.Load() > blastRate/10 })
-
-			for _, node := range []string{east.Name, west.Name} {
-				m.lab("kill", "agent/"+node)
-				// The traffic goes on while nobody is there.
-				at := s.got.Load()
-				waitFor(t, "packets without the agent", func() bool { return s.got.Load() > at+blastRate/2 })
-				m.lab("start", "agent/"+node)
-				at = s.got.Load()
-				waitFor(t, "packets with the agent again", func() bool { return s.got.Load() > at+blastRate/2 })
-			}
-			cancel()
-			r := <-sent
-			if r.err != nil {
-				t.Fatal(r.err)
-			}
-			arrived := func() uint64 { return s.got.Load() + s.overflowed(t) }
-			waitFor(t, "the last packets", func() bool { return arrived() >= r.sent })
-			if got := arrived(); got != r.sent {
-				t.Errorf("%d packets arrived of %d", got, r.sent)
-			}
-			t.Logf("%d packets sent, %d read, %d met a full socket", r.sent, s.got.Load(), s.overflowed(t))
-			if sum := sessions.stop(); sum.Resets != 0 || sum.Messages < blastSessions {
-				t.Errorf("sessions: %+v, want none reset and a message of each", sum)
-			}
-			if sum := fresh.stop(); sum.Failed != 0 || sum.Connects == 0 {
-				t.Errorf("new connections: %+v, want none failed", sum)
-			}
-			for _, node := range []string{east.Name, west.Name} {
-				if now := m.dropped(node); now != before[node] {
-					t.Errorf("%s dropped %d packets", node, now-before[node])
-				}
-			}
-			m.noRaces()
-		})
+		t.Run(mode, func(t *testing.T) { restartUnderLoad(t, mode) })
 	}
+}
+
+// TestSoak_Restarts does the same again and again for as long as WEFT_SOAK says.
+func TestSoak_Restarts(t *testing.T) {
+	text := os.Getenv("WEFT_SOAK")
+	if text == "" {
+		t.Skip("WEFT_SOAK does not say how long")
+	}
+	long, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("WEFT_SOAK: %v", err)
+	}
+	for begin, n := time.Now(), 1; time.Since(begin) < long && !t.Failed(); n++ {
+		mode := []string{"vxlan", "native"}[n%2]
+		t.Run(fmt.Sprintf("%s-%d", mode, n), func(t *testing.T) { restartUnderLoad(t, mode) })
+	}
+}
+
+func restartUnderLoad(t *testing.T, mode string) {
+	m := newMesh(t, "trest"+mode, "--mode", mode, "--nodes", "1", "--pods", "2")
+	east, west := m.Clusters[0].Nodes[0], m.Clusters[1].Nodes[0]
+	from, to := east.Pods[0], west.Pods[1]
+	s := newSink(t, to.Workload.Netns, to.Addresses[0])
+	defer func() { s.conn.Close(); <-s.done }()
+	var conn *net.UDPConn
+	inNetns(t, from.Workload.Netns, func() (err error) {
+		conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.Addresses[0], 9999)))
+		return err
+	})
+	defer conn.Close()
+	before := map[string]uint64{east.Name: m.dropped(east.Name), west.Name: m.dropped(west.Name)}
+
+	sessions := m.load(from.Name, "--to", netip.AddrPortFrom(to.Addresses[0], 7).String(),
+		"--rate", "0", "--sessions", "200", "--duration", "0s", "--timeout", "20s")
+	fresh := m.load(from.Name, "--to", netip.AddrPortFrom(to.Addresses[0], 13).String(),
+		"--rate", "50", "--duration", "0s", "--timeout", "20s")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	type result struct {
+		sent uint64
+		err  error
+	}
+	sent := make(chan result, 1)
+	go func() { n, err := blast(ctx, conn); sent <- result{n, err} }()
+	waitFor(t, "the first packets", func() bool { return s.got.Load() > blastRate/10 })
+
+	for _, node := range []string{east.Name, west.Name} {
+		m.lab("kill", "agent/"+node)
+		// The traffic goes on while nobody is there.
+		at := s.got.Load()
+		waitFor(t, "packets without the agent", func() bool { return s.got.Load() > at+blastRate/2 })
+		m.lab("start", "agent/"+node)
+		at = s.got.Load()
+		waitFor(t, "packets with the agent again", func() bool { return s.got.Load() > at+blastRate/2 })
+	}
+	cancel()
+	r := <-sent
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	arrived := func() uint64 { return s.got.Load() + s.overflowed(t) }
+	waitFor(t, "the last packets", func() bool { return arrived() >= r.sent })
+	if got := arrived(); got != r.sent {
+		t.Errorf("%d packets arrived of %d", got, r.sent)
+	}
+	t.Logf("%d packets sent, %d read, %d met a full socket", r.sent, s.got.Load(), s.overflowed(t))
+	if sum := sessions.stop(); sum.Resets != 0 || sum.Messages < blastSessions {
+		t.Errorf("sessions: %+v, want none reset and a message of each", sum)
+	}
+	if sum := fresh.stop(); sum.Failed != 0 || sum.Connects == 0 {
+		t.Errorf("new connections: %+v, want none failed", sum)
+	}
+	for _, node := range []string{east.Name, west.Name} {
+		if now := m.dropped(node); now != before[node] {
+			t.Errorf("%s dropped %d packets", node, now-before[node])
+		}
+	}
+	m.noRaces()
 }
 
 // waitFor waits for a condition of the lab.
