@@ -31,6 +31,9 @@ type Config struct {
 	SyncInterval time.Duration
 	// LockTTL is how long a lock outlives an agent that dies while it holds it. Default 25 s.
 	LockTTL time.Duration
+	// Holding tells whether the store is on hold, with a channel that is closed when that changes.
+	// Meanwhile no number is given to a set that has none: it waits. Nil means never.
+	Holding func() (bool, <-chan struct{})
 }
 
 // Validate tells what is wrong with a Config.
@@ -91,6 +94,7 @@ type Allocator struct {
 	uses    map[string]*use     // by label string
 	byID    map[ID]string       // label strings of the uses that have a number
 	pending map[string]struct{} // label strings to settle
+	waits   map[string]*Wait    // label strings that wait for the end of a hold
 	stats   Stats
 }
 
@@ -114,6 +118,13 @@ type Stats struct {
 	Recreated uint64
 	// Renumbered sets had to take another number, because the store said so.
 	Renumbered uint64
+	// Taken numbers stood for other labels when this node wanted them back, or while it used them;
+	// Rivals are sets that had an older number too, and moved to it.
+	Taken, Rivals uint64
+	// Exhausted allocations failed because no number was free.
+	Exhausted uint64
+	// Waiting sets need a new number and wait for the end of a hold.
+	Waiting int
 	// Pending sets wait to be written or removed; LastError is why, if it did not work.
 	Pending   int
 	LastError error
@@ -145,6 +156,7 @@ func NewAllocator(
 		uses:    map[string]*use{},
 		byID:    map[ID]string{},
 		pending: map[string]struct{}{},
+		waits:   map[string]*Wait{},
 	}
 	a.batch = newBatch(client, a.settleLate)
 	return a, nil
@@ -159,13 +171,15 @@ func (a *Allocator) Stats() Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.stats
-	s.Pending = len(a.pending)
+	s.Pending, s.Waiting = len(a.pending), len(a.waits)
 	return s
 }
 
 // Allocate returns the number of a label set and counts one more user of it; each success needs one
-// Release. It waits for the store if the set is not in use here yet. Exhaustion is an
-// *ExhaustedError. Sets with a reserved or well-known number have it without the store.
+// Release. It waits for the store if the set is not in use here yet, and for the end of a hold if it
+// has no number yet; a ctx that ends during the latter yields an error that is ErrHolding too.
+// Exhaustion is an *ExhaustedError. Sets with a reserved or well-known number have it without the
+// store.
 func (a *Allocator) Allocate(ctx context.Context, labels Labels) (ID, error) {
 	return a.Restore(ctx, labels, Unknown)
 }
@@ -257,8 +271,23 @@ func (a *Allocator) showLocked(u *use) {
 	}
 }
 
-// number returns the number of a use, and gets it from the store if it has none.
+// number returns the number of a use, and gets it from the store if it has none. It waits for the
+// end of a hold without the turn: the set must be able to be settled meanwhile.
 func (a *Allocator) number(ctx context.Context, u *use, old ID) (ID, error) {
+	for {
+		seen := a.known.changes()
+		id, err := a.numberNow(ctx, u, old)
+		if !errors.Is(err, ErrHolding) {
+			return id, err
+		}
+		if err := a.waitHold(ctx, u.text, seen); err != nil {
+			return Unknown, err
+		}
+	}
+}
+
+// numberNow is number, and fails with ErrHolding where that would wait for the end of a hold.
+func (a *Allocator) numberNow(ctx context.Context, u *use, old ID) (ID, error) {
 	select {
 	case <-u.turn:
 	case <-ctx.Done():
@@ -268,7 +297,7 @@ func (a *Allocator) number(ctx context.Context, u *use, old ID) (ID, error) {
 	if id := a.idOf(u); id != Unknown {
 		return id, nil
 	}
-	if err := a.known.waitSynced(ctx); err != nil {
+	if err := a.waitReady(ctx); err != nil {
 		return Unknown, err
 	}
 	id, err := a.obtain(ctx, u.text, old)

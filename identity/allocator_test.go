@@ -41,7 +41,12 @@ func start(t testing.TB, s *kvstoretest.Server, address string) *node {
 
 func startAs(t testing.TB, c *kvstore.Client, address string) *node {
 	t.Helper()
-	cfg := Config{Cluster: "c3", ClusterID: 3, Node: netip.MustParseAddr(address)}
+	return startWith(t, c, Config{Node: netip.MustParseAddr(address)})
+}
+
+func startWith(t testing.TB, c *kvstore.Client, cfg Config) *node {
+	t.Helper()
+	cfg.Cluster, cfg.ClusterID = "c3", 3
 	log := kvstoretest.Log(t)
 	n := &node{client: c, known: state.NewTable[schema.IdentityKey]("identities", state.Equal[string])}
 	n.session = kvstore.NewSession(n.client, kvstore.SessionConfig{TTL: time.Minute, Refresh: time.Second}, log)

@@ -34,6 +34,9 @@ type GCConfig struct {
 	// Away tells whether the control plane of a remote cluster is away: its nodes may believe in
 	// numbers that were freed meanwhile, so no rest ends. Nil means never.
 	Away func() bool
+	// Holding is as in Config. Meanwhile rounds do nothing: what refers to a number may only be
+	// missing. Nil means never.
+	Holding func() (bool, <-chan struct{})
 }
 
 // GC removes master keys that no node refers to. One runs per cluster, on the elected operator.
@@ -60,6 +63,7 @@ type GC struct {
 // GCStats is what a GC has done and seen.
 type GCStats struct {
 	Rounds  uint64
+	Held    uint64 // of the rounds: they did nothing, because the store was on hold
 	Removed uint64 // numbers, since the start
 	// Numbers, Unreferenced and Resting are what the last round counted.
 	Numbers, Unreferenced, Resting int
@@ -136,7 +140,23 @@ func (g *GC) Round(ctx context.Context) error {
 	return err
 }
 
+// held tells whether the store is on hold.
+func (g *GC) held() bool {
+	if g.cfg.Holding == nil {
+		return false
+	}
+	held, _ := g.cfg.Holding()
+	return held
+}
+
 func (g *GC) round(ctx context.Context) error {
+	if g.held() {
+		g.candidates = nil // it takes two rounds again afterwards
+		g.mu.Lock()
+		g.stats.Held++
+		g.mu.Unlock()
+		return nil
+	}
 	masters, err := g.list(ctx)
 	if err != nil {
 		return err
@@ -231,6 +251,9 @@ func (g *GC) remove(ctx context.Context, due []master) error {
 		due = due[len(batch):]
 		if err := g.limit.WaitN(ctx, len(batch)); err != nil {
 			return err
+		}
+		if g.held() {
+			return nil
 		}
 		ops := make([]clientv3.Op, len(batch))
 		for i, m := range batch {

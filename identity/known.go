@@ -22,7 +22,8 @@ type knownNumbers struct {
 
 	mu       sync.Mutex
 	byLabels map[string][]ID
-	tried    map[ID]bool // being written by somebody on this node
+	tried    map[ID]bool   // being written by somebody on this node
+	changed  chan struct{} // closed and replaced when the index changes
 }
 
 func newKnownNumbers(cfg Config, table *state.Table[schema.IdentityKey, string]) *knownNumbers {
@@ -31,17 +32,23 @@ func newKnownNumbers(cfg Config, table *state.Table[schema.IdentityKey, string])
 	return &knownNumbers{
 		cluster: cfg.Cluster, first: first, last: last, table: table,
 		synced: synced, markSynced: sync.OnceFunc(func() { close(synced) }), byLabels: map[string][]ID{}, tried: map[ID]bool{},
+		changed: make(chan struct{}),
 	}
 }
 
-// waitSynced waits until the mirror has synced once.
-func (k *knownNumbers) waitSynced(ctx context.Context) error {
-	select {
-	case <-k.synced:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+// changes returns a channel that is closed when the mirror shows something new.
+func (k *knownNumbers) changes() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.changed
+}
+
+// tellChange closes the channel of changes.
+func (k *knownNumbers) tellChange() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	close(k.changed)
+	k.changed = make(chan struct{})
 }
 
 // follow keeps the index and calls changed for each change of the mirror, until ctx ends.
@@ -56,6 +63,7 @@ func (k *knownNumbers) follow(ctx context.Context, changed func(state.Change[sch
 				k.apply(c)
 				changed(c)
 			}
+			k.tellChange()
 		}
 		if synced {
 			k.markSynced()

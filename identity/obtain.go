@@ -52,7 +52,10 @@ func (a *Allocator) obtain(ctx context.Context, text string, old ID) (ID, error)
 		case err == nil: // somebody was faster
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			a.session.Lost(generation)
+		case errors.Is(err, ErrHolding):
+			return Unknown, err
 		case errors.As(err, &exhausted):
+			a.count(func(s *Stats) { s.Exhausted++ })
 			return Unknown, err
 		case ctx.Err() != nil:
 			return Unknown, fmt.Errorf("%w (%w)", ctx.Err(), err)
@@ -118,6 +121,9 @@ func (t trial) run(ctx context.Context) (ID, error) {
 func (t trial) create(ctx context.Context) (ID, error) {
 	id := t.old
 	if id == Unknown || t.excluded[id] || !t.known.inRange(id) {
+		if held, _ := t.holding(); held {
+			return Unknown, ErrHolding
+		}
 		if len(t.excluded) == 8 { // much is at rest: better to know all of it
 			if err := t.excludeResting(ctx); err != nil {
 				return Unknown, err
@@ -192,7 +198,13 @@ func (t trial) reuse(ctx context.Context, id ID) (ID, error) {
 		if !inner.Succeeded {
 			saw := t.saw(inner.Responses)
 			if len(saw.refs) == 0 && !saw.locked && (t.junk || !saw.junk) && (saw.master == nil || string(saw.master) != t.text) {
-				// The mirror is behind: what it shows is gone.
+				// The mirror is behind, or on hold: what it shows is gone from the store. The set gets
+				// its number back unless another has it.
+				if saw.master != nil {
+					t.excluded[id] = true
+				} else if !t.excluded[id] {
+					t.old = id
+				}
 				return t.create(ctx)
 			}
 			return t.next(ctx, saw)
