@@ -80,20 +80,22 @@ type Holding struct {
 // A number that is new is made by one transaction that writes both, if no reference and no lock to
 // the labels stands there. What the store loses while it is used is written again.
 type Allocator struct {
-	cfg     Config
-	client  *kvstore.Client
-	session *kvstore.Session
-	batch   *batch
-	known   *knownNumbers
-	fixed   map[string]ID // reserved and well-known sets
-	held    *state.Table[string, Holding]
-	log     *slog.Logger
-	wake    chan struct{} // holds one token when pending is not empty
+	cfg      Config
+	client   *kvstore.Client
+	session  *kvstore.Session
+	batch    *batch
+	known    *knownNumbers
+	restings schema.Codec[schema.IdentityKey, schema.Resting]
+	fixed    map[string]ID // reserved and well-known sets
+	held     *state.Table[string, Holding]
+	log      *slog.Logger
+	wake     chan struct{} // holds one token when pending is not empty
 
 	mu      sync.Mutex
 	uses    map[string]*use     // by label string
 	byID    map[ID]string       // label strings of the uses that have a number
 	pending map[string]struct{} // label strings to settle
+	doubts  map[string]struct{} // label strings of transactions that may or may not have been applied
 	waits   map[string]*Wait    // label strings that wait for the end of a hold
 	stats   Stats
 }
@@ -150,15 +152,18 @@ func NewAllocator(
 	}
 	a := &Allocator{
 		cfg: cfg, client: client, session: session, log: log, fixed: fixed,
-		known:   newKnownNumbers(cfg, known),
-		held:    state.NewTable[string]("held identities", state.Equal[Holding]),
-		wake:    make(chan struct{}, 1),
-		uses:    map[string]*use{},
-		byID:    map[ID]string{},
-		pending: map[string]struct{}{},
-		waits:   map[string]*Wait{},
+		restings: schema.Restings(schema.Scope{Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters}),
+		known:    newKnownNumbers(cfg, known),
+		held:     state.NewTable[string]("held identities", state.Equal[Holding]),
+		wake:     make(chan struct{}, 1),
+		uses:     map[string]*use{},
+		byID:     map[ID]string{},
+		pending:  map[string]struct{}{},
+		doubts:   map[string]struct{}{},
+		waits:    map[string]*Wait{},
 	}
-	a.batch = newBatch(client, a.settleLate)
+	a.known.usedHere = func(id ID) bool { return a.usedByOthers(id, "") }
+	a.batch = newBatch(client, a.settleLate, a.doubt)
 	return a, nil
 }
 

@@ -30,6 +30,9 @@ type batch struct {
 	requests chan *batchRequest
 	// late is called with the labels of a transaction that ended after its caller had gone.
 	late func(text string)
+	// doubt is called with the labels of a transaction of which nobody knows whether it was applied,
+	// or will be.
+	doubt func(text string)
 }
 
 type batchRequest struct {
@@ -44,8 +47,8 @@ type batchAnswer struct {
 	err  error
 }
 
-func newBatch(client *kvstore.Client, late func(text string)) *batch {
-	return &batch{client: client, requests: make(chan *batchRequest), late: late}
+func newBatch(client *kvstore.Client, late, doubt func(text string)) *batch {
+	return &batch{client: client, requests: make(chan *batchRequest), late: late, doubt: doubt}
 }
 
 // txn commits one transaction about a label string. It waits for run. After an error it may still be
@@ -110,6 +113,9 @@ func (b *batch) commit(ctx context.Context, all []*batchRequest) {
 		a := batchAnswer{err: err}
 		if err == nil {
 			a.resp = resp.Responses[i].GetResponseTxn()
+		}
+		if err != nil {
+			b.doubt(r.text)
 		}
 		r.answer <- a
 		if r.gone.Load() {

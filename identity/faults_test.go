@@ -168,7 +168,9 @@ func TestAllocator_CallerGivesUp(t *testing.T) {
 func TestAllocator_Restore(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	a := start(t, s, "172.16.0.1")
-	s.Put(a.client, schema.RestingPrefix+"200001", `{"freed":"2026-01-02T15:04:05Z"}`)
+	s.Put(a.client, schema.RestingPrefix+"200001", `{"freed":"2026-01-02T15:04:05Z","labels":"`+set("200001").String()+`"}`)
+	s.Put(a.client, schema.RestingPrefix+"200002", `{"freed":"2026-01-02T15:04:05Z","labels":"k8s:rests-from-others;"}`)
+	s.Put(a.client, schema.RestingPrefix+"200003", `{"freed":"2026-01-02T15:04:05Z"}`)
 	for _, want := range []ID{200000, 200001} {
 		labels := set(fmt.Sprint(uint32(want)))
 		id, err := a.Restore(timeout(t), labels, want)
@@ -176,7 +178,7 @@ func TestAllocator_Restore(t *testing.T) {
 			t.Errorf("got %d, %v, want %d", uint32(id), err, uint32(want))
 		}
 	}
-	for old, app := range map[ID]string{200000: "taken", 5: "reserved", 300000: "another-cluster"} {
+	for old, app := range map[ID]string{200000: "taken", 5: "reserved", 300000: "another-cluster", 200002: "rests", 200003: "rests-from-what"} {
 		id, err := a.Restore(timeout(t), set(app), old)
 		if err != nil || id == old || !a.Allocator.known.inRange(id) {
 			t.Errorf("%s: got %d, %v", app, uint32(id), err)

@@ -19,9 +19,12 @@ type knownNumbers struct {
 	table       *state.Table[schema.IdentityKey, string]
 	synced      chan struct{} // closed once the mirror has synced
 	markSynced  func()
+	usedHere    func(ID) bool // by any set; called without mu
 
 	mu       sync.Mutex
 	byLabels map[string][]ID
+	gone     map[ID]string // labels of the numbers that the mirror has shown and shows no more
+	former   map[string]ID // the last of them by labels
 	tried    map[ID]bool   // being written by somebody on this node
 	changed  chan struct{} // closed and replaced when the index changes
 }
@@ -32,6 +35,7 @@ func newKnownNumbers(cfg Config, table *state.Table[schema.IdentityKey, string])
 	return &knownNumbers{
 		cluster: cfg.Cluster, first: first, last: last, table: table,
 		synced: synced, markSynced: sync.OnceFunc(func() { close(synced) }), byLabels: map[string][]ID{}, tried: map[ID]bool{},
+		gone: map[ID]string{}, former: map[string]ID{},
 		changed: make(chan struct{}),
 	}
 }
@@ -85,7 +89,15 @@ func (k *knownNumbers) apply(c state.Change[schema.IdentityKey, string]) {
 			break
 		}
 	}
-	if !c.Deleted {
+	if labels, ok := k.gone[id]; ok {
+		delete(k.gone, id)
+		if k.former[labels] == id {
+			delete(k.former, labels)
+		}
+	}
+	if c.Deleted {
+		k.gone[id], k.former[c.Value] = c.Value, id
+	} else {
 		rest = append(rest, id)
 	}
 	if len(rest) == 0 {
@@ -109,6 +121,22 @@ func (k *knownNumbers) of(text string) ID {
 		}
 	}
 	return best
+}
+
+// formerly returns a number that a label string had until lately and that nothing else has, or
+// Unknown. Nodes that were away may still know the set by it.
+func (k *knownNumbers) formerly(text string) ID {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.former[text]
+}
+
+// left tells whether a number had a set until lately.
+func (k *knownNumbers) left(id ID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, ok := k.gone[id]
+	return ok
 }
 
 func (k *knownNumbers) key(id ID) schema.IdentityKey {
@@ -137,10 +165,11 @@ func (k *knownNumbers) unreserve(id ID) {
 }
 
 // pick reserves and returns a number that is free as far as is known, and not one of those excluded.
-// Random numbers keep allocators out of each other's way.
+// Random numbers keep allocators out of each other's way. A number that vanished from the mirror is
+// the last resort: it may have been deleted by hand, and its users be about to write it again.
 func (k *knownNumbers) pick(excluded map[ID]bool) (ID, error) {
-	free := func(id ID) bool {
-		if excluded[id] {
+	free := func(id ID, vanished bool) bool {
+		if excluded[id] || k.left(id) != vanished || k.usedHere(id) {
 			return false
 		}
 		_, taken := k.table.Get(k.key(id))
@@ -148,14 +177,16 @@ func (k *knownNumbers) pick(excluded map[ID]bool) (ID, error) {
 	}
 	n := uint32(k.last-k.first) + 1
 	for range 16 {
-		if id := k.first + ID(rand.Uint32N(n)); free(id) {
+		if id := k.first + ID(rand.Uint32N(n)); free(id, false) {
 			return id, nil
 		}
 	}
 	start := rand.Uint32N(n)
-	for i := range n {
-		if id := k.first + ID((start+i)%n); free(id) {
-			return id, nil
+	for _, vanished := range []bool{false, true} {
+		for i := range n {
+			if id := k.first + ID((start+i)%n); free(id, vanished) {
+				return id, nil
+			}
 		}
 	}
 	return Unknown, &ExhaustedError{Cluster: k.cluster, First: k.first, Last: k.last}

@@ -32,14 +32,14 @@ var errJunk = errors.New("references say no number that can be had")
 // the failed one saw: a reference (join its number), a lock (queue for it), a number that is taken
 // (pick another).
 func (a *Allocator) obtain(ctx context.Context, text string, old ID) (ID, error) {
-	excluded := map[ID]bool{}
+	excluded, rests := map[ID]bool{}, map[ID]int64{}
 	noLock := []clientv3.Cmp{nothingUnder(schema.IdentityLockPath(text) + "/")}
 	for attempt := 0; ; attempt++ {
 		lease, generation, err := a.session.Lease(ctx)
 		if err != nil {
 			return Unknown, err
 		}
-		t := trial{Allocator: a, text: text, lease: lease, guard: noLock, old: old, excluded: excluded}
+		t := trial{Allocator: a, text: text, lease: lease, guard: noLock, old: old, excluded: excluded, rests: rests}
 		id, err := t.run(ctx)
 		if errors.Is(err, errLocked) || errors.Is(err, errJunk) {
 			t.junk = errors.Is(err, errJunk)
@@ -106,6 +106,7 @@ type trial struct {
 	guard    []clientv3.Cmp // what lets us make a number: no lock stands, or it is ours
 	old      ID             // wanted if the set has no number; Unknown: any
 	excluded map[ID]bool    // numbers that the store refused in earlier attempts
+	rests    map[ID]int64   // revisions of the rows of numbers that rest, and had these labels
 	junk     bool           // references that are there are of no use
 }
 
@@ -119,6 +120,9 @@ func (t trial) run(ctx context.Context) (ID, error) {
 
 // create makes a number for a set that has none.
 func (t trial) create(ctx context.Context) (ID, error) {
+	if t.old == Unknown {
+		t.old = t.known.formerly(t.text)
+	}
 	id := t.old
 	if id == Unknown || t.excluded[id] || !t.known.inRange(id) {
 		if held, _ := t.holding(); held {
@@ -133,7 +137,7 @@ func (t trial) create(ctx context.Context) (ID, error) {
 		if id, err = t.known.pick(t.excluded); err != nil {
 			return Unknown, err
 		}
-	} else if !t.known.reserve(id) {
+	} else if t.usedByOthers(id, t.text) || !t.known.reserve(id) {
 		t.excluded[id] = true
 		return t.create(ctx)
 	}
@@ -144,9 +148,11 @@ func (t trial) create(ctx context.Context) (ID, error) {
 	if !t.junk {
 		cmps = append(cmps, nothingUnder(refs))
 	}
-	// A number that the set had before may be had back while it rests: the rest is for those who still
-	// know it by these labels. The row of the rest is the operator's to remove.
-	if id != t.old {
+	// A number that the set had before may be had back while it rests, if it rests from these labels:
+	// the rest is for those who still know it by them. The row is the operator's to remove.
+	if rev := t.rests[id]; rev != 0 {
+		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(restingKey(id)), "=", rev))
+	} else {
 		cmps = append(cmps, absent(restingKey(id)))
 	}
 	do := []clientv3.Op{clientv3.OpPut(master, t.text), t.putReference(id)}
@@ -164,10 +170,28 @@ func (t trial) create(ctx context.Context) (ID, error) {
 		return Unknown, err
 	}
 	saw := t.saw(resp.Responses)
-	if saw.master != nil || saw.resting {
+	switch {
+	case saw.master != nil:
 		t.excluded[id] = true
+		if id == t.old && string(saw.master) != t.text {
+			t.count(func(s *Stats) { s.Taken++ })
+		}
+	case saw.resting != 0 && id == t.old && saw.rested == t.text && t.rests[id] != saw.resting:
+		t.rests[id] = saw.resting
+	case saw.resting != 0 && t.rests[id] != saw.resting:
+		t.excluded[id] = true
+	case saw.resting == 0:
+		delete(t.rests, id) // the rest has just ended
 	}
 	return t.next(ctx, saw)
+}
+
+// usedByOthers tells whether other labels than these have a number on this node.
+func (a *Allocator) usedByOthers(id ID, text string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	other, ok := a.byID[id]
+	return ok && other != text
 }
 
 // reuse takes the number that the mirror knows for the set: either all references say the same, or
@@ -306,9 +330,8 @@ func (t trial) excludeResting(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	codec := schema.Restings(schema.Scope{Cluster: t.cfg.Cluster, ClusterID: t.cfg.ClusterID, MaxClusters: t.cfg.MaxClusters})
 	for _, kv := range l.KVs {
-		if k, err := codec.ParseKey(kv.Key[len(codec.Prefix):]); err == nil {
+		if k, err := t.restings.ParseKey(kv.Key[len(t.restings.Prefix):]); err == nil {
 			t.excluded[ID(k.ID)] = true
 		}
 	}

@@ -17,8 +17,9 @@ import (
 	"github.com/weft-net/weft/state"
 )
 
-// settleParallel is how many sets are written or removed at the same time.
-const settleParallel = 16
+// settleParallel is how many sets are written or removed at the same time: one batch gathers while
+// another is under way.
+const settleParallel = 2 * batchOps
 
 // settleLocked notes that the store must be made to agree with a set's use.
 func (a *Allocator) settleLocked(text string) {
@@ -36,6 +37,25 @@ func (a *Allocator) settleLate(text string) {
 	defer a.mu.Unlock()
 	a.useLocked(text)
 	a.settleLocked(text)
+}
+
+// doubt notes a set to be looked at again at the next interval: a request that seemed lost can still
+// arrive, and leave a reference that nobody uses.
+func (a *Allocator) doubt(text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.doubts[text] = struct{}{}
+}
+
+// settleDoubts is settleLocked for all sets in doubt.
+func (a *Allocator) settleDoubts() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for text := range a.doubts {
+		a.useLocked(text)
+		a.settleLocked(text)
+	}
+	clear(a.doubts)
 }
 
 // settleHeld is settleLocked for all sets.
@@ -95,6 +115,7 @@ func (a *Allocator) settleAll(ctx context.Context) error {
 		case <-a.wake:
 		case <-tick.C:
 			a.settleHeld()
+			a.settleDoubts()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -172,24 +193,32 @@ func (a *Allocator) forget(ctx context.Context, u *use) error {
 	return nil
 }
 
-// keep makes sure that master key and reference of a set in use stand in the store.
+// errBusy means that another step of this node works on the same number.
+var errBusy = errors.New("the number is being written")
+
+// keep makes sure that master key and reference of a set in use stand in the store. The number is
+// the old one wherever nothing else stands there: after a store was wiped this is what fills it again.
 func (a *Allocator) keep(ctx context.Context, u *use, id ID) error {
 	lease, generation, err := a.session.Lease(ctx)
 	if err != nil {
 		return err
 	}
+	if !a.known.reserve(id) { // two of one batch must not write one key
+		return errBusy
+	}
+	defer a.known.unreserve(id)
 	t := trial{Allocator: a, text: u.text, lease: lease}
 	master, ref := schema.IdentityMasterKey(uint32(id)), a.referenceKey(u.text)
 	same := clientv3.Compare(clientv3.Value(master), "=", u.text)
 	all := clientv3.OpGet(schema.IdentityReferencesPrefix(u.text), clientv3.WithPrefix())
-	resp, err := a.client.Txn(ctx).
-		If(
+	resp, err := a.batch.txn(ctx, u.text,
+		[]clientv3.Cmp{
 			same,
 			clientv3.Compare(clientv3.Value(ref), "=", string(schema.EncodeIdentityReference(uint32(id)))),
 			clientv3.Compare(clientv3.LeaseValue(ref), "=", lease),
-		).
-		Then(all).
-		Else(clientv3.OpTxn(
+		},
+		[]clientv3.Op{all},
+		[]clientv3.Op{clientv3.OpTxn(
 			[]clientv3.Cmp{same},
 			[]clientv3.Op{t.putReference(id), all},
 			[]clientv3.Op{clientv3.OpTxn(
@@ -197,7 +226,8 @@ func (a *Allocator) keep(ctx context.Context, u *use, id ID) error {
 				[]clientv3.Op{clientv3.OpPut(master, u.text), t.putReference(id), all},
 				[]clientv3.Op{clientv3.OpGet(master)},
 			)},
-		)).Commit()
+		)},
+	)
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		a.session.Lost(generation)
 	}
@@ -211,6 +241,7 @@ func (a *Allocator) keep(ctx context.Context, u *use, id ID) error {
 		if !second.Succeeded {
 			third := answers[0].GetResponseTxn()
 			if answers = third.Responses; !third.Succeeded {
+				a.count(func(s *Stats) { s.Taken++ })
 				return a.renumber(ctx, u, id, "the number stands for other labels")
 			}
 			a.count(func(s *Stats) { s.Recreated++ })
@@ -228,6 +259,7 @@ func (a *Allocator) keep(ctx context.Context, u *use, id ID) error {
 			return err
 		}
 		if best.id != id && best.id != Unknown {
+			a.count(func(s *Stats) { s.Rivals++ })
 			return a.renumber(ctx, u, id, "the labels have an older number")
 		}
 		return nil

@@ -24,7 +24,8 @@ type sight struct {
 	junk    bool // something stands there, but nothing that is a reference
 	locked  bool
 	master  []byte // labels of the number that was tried; nil: it is free
-	resting bool
+	resting int64  // revision of the row that says that it rests; 0: it does not
+	rested  string // labels it rests from
 }
 
 // look returns the operations whose answers saw reads.
@@ -33,7 +34,7 @@ func (t trial) look(id ID) []clientv3.Op {
 		clientv3.OpGet(schema.IdentityReferencesPrefix(t.text), clientv3.WithPrefix()),
 		clientv3.OpGet(schema.IdentityLockPath(t.text)+"/", clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1)),
 		clientv3.OpGet(schema.IdentityMasterKey(uint32(id))),
-		clientv3.OpGet(restingKey(id), clientv3.WithKeysOnly()),
+		clientv3.OpGet(restingKey(id)),
 	}
 }
 
@@ -45,7 +46,15 @@ func (t trial) saw(answers []*pb.ResponseOp) sight {
 	if kvs := answers[2].GetResponseRange().Kvs; len(kvs) > 0 {
 		s.master = append([]byte{}, kvs[0].Value...)
 	}
-	s.resting = len(answers[3].GetResponseRange().Kvs) > 0
+	if kvs := answers[3].GetResponseRange().Kvs; len(kvs) > 0 {
+		s.resting = kvs[0].ModRevision
+		// A row that cannot be read rests from labels that nobody knows.
+		if k, err := t.restings.ParseKey(string(kvs[0].Key[len(t.restings.Prefix):])); err == nil {
+			if r, err := t.restings.Decode(k, kvs[0].Value); err == nil {
+				s.rested = r.Labels
+			}
+		}
+	}
 	return s
 }
 
