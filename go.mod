@@ -15,6 +15,7 @@ require (
 	go.etcd.io/etcd/api/v3 v3.7.3 // messages and errors of etcd
 	go.etcd.io/etcd/client/pkg/v3 v3.7.3 // TLS settings of the embedded etcd
 	go.etcd.io/etcd/client/v3 v3.7.3 // the store
+	go.etcd.io/etcd/etcdutl/v3 v3.7.3 // restores snapshots of etcd
 	go.etcd.io/etcd/server/v3 v3.7.3 // etcd in the process: tests and the lab
 	go.uber.org/goleak v1.3.0 // goroutines that a test leaves behind
 	go.uber.org/zap v1.27.1 // the logger that the embedded etcd wants
