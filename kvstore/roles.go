@@ -126,6 +126,7 @@ func accounts(cfg InitConfig) ([]role, []user) {
 			exactly(schema.ClusterConfigPrefix+cfg.Cluster, write),
 			under(schema.SyncedPrefix+cfg.Cluster+"/", write),
 			under(schema.ServicesPrefix+cfg.Cluster+"/", write),
+			under(schema.IPsPrefix, write), // of nodes that are gone for good
 			under(schema.IdentitiesPrefix, write),
 			under(schema.WeftPrefix, write),
 		}},

@@ -23,6 +23,8 @@ type Config struct {
 	MaxClusters uint32 // 255 or 511, equal in the whole mesh
 	Etcd        string // etcd client file of the cluster's store
 	Metrics     string // address:port of the Prometheus metrics; empty: off
+	StateDir    string // where the last good copy of the cluster's rows is kept; empty: in memory only
+	Defragment  bool   // members one at a time, when much of their file is free; etcd asks for its root role
 
 	LeaderTTL  time.Duration // how long a leader that died keeps others waiting
 	Retry      time.Duration // pause after a lost leadership or an unreachable store
@@ -30,6 +32,7 @@ type Config struct {
 	IdentityGC time.Duration // between two rounds; not shorter than the lease of nodes
 	Compact    time.Duration // between two compactions
 	Keep       time.Duration // history that a compaction leaves, for watches that resume
+	GoneAfter  time.Duration // how long a node has no row before rows that name it are removed
 }
 
 // DefaultConfig returns a Config that lacks only name, cluster, cluster-id and etcd. The heartbeat
@@ -38,6 +41,7 @@ func DefaultConfig() Config {
 	return Config{
 		MaxClusters: 255, LeaderTTL: 15 * time.Second, Retry: time.Second, Heartbeat: time.Minute,
 		IdentityGC: kvstore.DefaultLeaseTTL, Compact: 5 * time.Minute, Keep: 10 * time.Minute,
+		GoneAfter: 24 * time.Hour,
 	}
 }
 
@@ -57,7 +61,7 @@ func (c Config) Validate() error {
 	}
 	for name, d := range map[string]time.Duration{
 		"leader-ttl": c.LeaderTTL, "retry": c.Retry, "heartbeat": c.Heartbeat, "identity-gc": c.IdentityGC,
-		"compact": c.Compact, "keep": c.Keep,
+		"compact": c.Compact, "keep": c.Keep, "gone-after": c.GoneAfter,
 	} {
 		if d <= 0 {
 			errs = append(errs, fmt.Errorf("%s: %v is not a positive duration", name, d))
@@ -86,6 +90,9 @@ type configFile struct {
 	IdentityGC  *string `json:"identity-gc"`
 	Compact     *string `json:"compact"`
 	Keep        *string `json:"keep"`
+	GoneAfter   *string `json:"gone-after"`
+	StateDir    *string `json:"state-dir"`
+	Defragment  *bool   `json:"defragment"`
 }
 
 // ReadConfig reads a YAML file on top of the defaults. A key that is not known is an error that
@@ -114,12 +121,15 @@ func parseConfig(b []byte) (Config, error) {
 	set(&c.MaxClusters, f.MaxClusters)
 	set(&c.Etcd, f.Etcd)
 	set(&c.Metrics, f.Metrics)
+	set(&c.StateDir, f.StateDir)
+	set(&c.Defragment, f.Defragment)
 	for key, d := range map[string]struct {
 		to   *time.Duration
 		text *string
 	}{
 		"leader-ttl": {&c.LeaderTTL, f.LeaderTTL}, "heartbeat": {&c.Heartbeat, f.Heartbeat},
 		"identity-gc": {&c.IdentityGC, f.IdentityGC}, "compact": {&c.Compact, f.Compact}, "keep": {&c.Keep, f.Keep},
+		"gone-after": {&c.GoneAfter, f.GoneAfter},
 	} {
 		if d.text == nil {
 			continue

@@ -5,7 +5,9 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,6 +23,7 @@ type exporter struct {
 	cfg         Config
 	client      *kvstore.Client
 	log         *slog.Logger
+	check       func(context.Context) error // nothing may be written when it fails
 	definitions *state.Table[schema.DefinitionKey, schema.Definition]
 	endpoints   *state.Table[schema.EndpointKey, schema.Endpoint]
 	exports     *state.Table[schema.ServiceKey, schema.ClusterService]
@@ -35,9 +38,9 @@ const (
 // batch is how many changes one round of the derivation takes.
 const batch = 1000
 
-func newExporter(cfg Config, client *kvstore.Client, log *slog.Logger) *exporter {
+func newExporter(cfg Config, client *kvstore.Client, check func(context.Context) error, log *slog.Logger) *exporter {
 	return &exporter{
-		cfg: cfg, client: client, log: log,
+		cfg: cfg, client: client, check: check, log: log,
 		definitions: state.NewTable[schema.DefinitionKey]("definitions", schema.Definition.Equal),
 		endpoints:   state.NewTable[schema.EndpointKey]("endpoints", schema.Endpoint.Equal),
 		exports:     state.NewTable[schema.ServiceKey]("exports", schema.ClusterService.Equal),
@@ -55,6 +58,9 @@ func (e *exporter) Run(ctx context.Context) error {
 		kvstore.StoreConfig[schema.ServiceKey, schema.ClusterService]{
 			Owns:    func(k schema.ServiceKey, _ schema.ClusterService) bool { return k.Cluster == e.cfg.Cluster },
 			Enforce: true,
+			// Each is the row of another service: two that go in one revision are taken for a
+			// deletion by hand.
+			MaxOps: 1,
 		}, e.log)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{definitions.Run, endpoints.Run, publish.Run, e.derive} {
@@ -81,6 +87,13 @@ func (e *exporter) derive(ctx context.Context) error {
 		if !complete {
 			return nil
 		}
+		// What was read may be a store that lost its endpoints: then nothing of it is written, and
+		// all is derived anew after the hold.
+		if len(waiting) > 0 {
+			if err := e.wait(ctx); err != nil {
+				return err
+			}
+		}
 		e.exports.Update(func(w *state.Writer[schema.ServiceKey, schema.ClusterService]) {
 			for name := range waiting {
 				key := schema.ServiceKey{Cluster: e.cfg.Cluster, Namespace: name.Namespace, Name: name.Name}
@@ -94,4 +107,19 @@ func (e *exporter) derive(ctx context.Context) error {
 		clear(waiting)
 		return nil
 	}, definitions, endpoints)
+}
+
+// wait returns once the store is known to be whole; a store that cannot be reached is asked again.
+func (e *exporter) wait(ctx context.Context) error {
+	for {
+		err := e.check(ctx)
+		if err == nil || errors.Is(err, errHold) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(e.cfg.Retry):
+		}
+	}
 }

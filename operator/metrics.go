@@ -14,6 +14,15 @@ type metrics struct {
 	heartbeat       prometheus.Gauge
 	heartbeatErrors prometheus.Counter
 	compacted       prometheus.Counter
+	broken          prometheus.Counter
+	epochs          prometheus.Counter
+	restored        prometheus.Counter
+	conflicts       prometheus.Counter
+	copied          prometheus.Gauge
+	held            prometheus.Gauge
+	defragged       prometheus.Gauge
+	gone            prometheus.Counter
+	copyErrors      prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -30,9 +39,39 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		compacted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "weft_operator_compactions_total", Help: "Compactions of the store by this operator.",
 		}),
+		broken: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weft_operator_lineage_breaks_total", Help: "Times the store was found not to be the one it was.",
+		}),
+		epochs: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weft_operator_epochs_written_total", Help: "Epochs written by this operator.",
+		}),
+		restored: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weft_operator_rows_restored_total", Help: "Rows of the cluster put back into a store that lost them.",
+		}),
+		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weft_operator_restore_conflicts_total", Help: "Services not put back because another one has their address.",
+		}),
+		copied: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "weft_operator_copied_rows", Help: "Rows in the last good copy of the cluster's own rows.",
+		}),
+		held: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "weft_operator_held_rows", Help: "Rows of the copy that the store lacks and nobody deleted.",
+		}),
+		defragged: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "weft_operator_defragmentation_timestamp_seconds", Help: "When a member was last defragmented by this operator, Unix time.",
+		}),
+		copyErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weft_operator_copy_errors_total", Help: "Times the last good copy could not be written to disk.",
+		}),
+		gone: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weft_operator_gone_rows_removed_total", Help: "Rows of nodes that are gone for good that were removed, and stale locks.",
+		}),
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.leader, m.heartbeat, m.heartbeatErrors, m.compacted} {
+	for _, c := range []prometheus.Collector{
+		m.leader, m.heartbeat, m.heartbeatErrors, m.compacted, m.broken, m.epochs, m.restored, m.conflicts,
+		m.copied, m.held, m.defragged, m.gone, m.copyErrors,
+	} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -3,8 +3,8 @@
 
 // Package operator does what a cluster needs done once: it keeps the heartbeat and the
 // cluster-config that other clusters read, publishes the global services, collects identity numbers
-// that nobody uses, and compacts the store where nobody else does. Several operators may run; one
-// leads.
+// that nobody uses, compacts the store where nobody else does, and keeps a copy of the rows of the
+// cluster to put them back into a store that lost them. Several operators may run; one leads.
 //
 // Packets never need it: without a leader the other clusters see a frozen set of services with its
 // age, and new services of the cluster itself work. It takes nothing away when it stops. It does not
@@ -31,6 +31,7 @@ type Operator struct {
 	log     *slog.Logger
 	client  *kvstore.Client
 	metrics *metrics
+	keeper  *keeper
 }
 
 // New returns an operator on the cluster's store. It touches nothing.
@@ -42,11 +43,20 @@ func New(cfg Config, client *kvstore.Client, reg prometheus.Registerer, log *slo
 	if err != nil {
 		return nil, fmt.Errorf("operator: %w", err)
 	}
-	return &Operator{cfg: cfg, log: log, client: client, metrics: m}, nil
+	return &Operator{cfg: cfg, log: log, client: client, metrics: m, keeper: newKeeper(cfg, client, m, log)}, nil
 }
 
 // Run waits to be elected and then leads, again and again, until ctx ends.
 func (o *Operator) Run(ctx context.Context) error {
+	o.keeper.load()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return o.keeper.Run(ctx) })
+	g.Go(func() error { return o.candidacies(ctx) })
+	return g.Wait()
+}
+
+// candidacies makes this operator a candidate, again and again.
+func (o *Operator) candidacies(ctx context.Context) error {
 	for {
 		err := o.stand(ctx)
 		o.metrics.leader.Set(0)
@@ -74,7 +84,7 @@ func (o *Operator) stand(ctx context.Context) error {
 		defer cancel()
 		return elector.Run(ctx, func(ctx context.Context) error {
 			defer o.metrics.leader.Set(0)
-			return o.lead(ctx)
+			return o.lead(ctx, session)
 		})
 	})
 	return g.Wait()
@@ -90,25 +100,44 @@ func errText(err error) string {
 	return err.Error()
 }
 
-// lead does the work until ctx ends, which is when the leadership does.
-func (o *Operator) lead(ctx context.Context) error {
-	o.log.Info("leading", "name", o.cfg.Name)
-	o.metrics.leader.Set(1)
-	gc, err := identity.NewGC(identity.GCConfig{
-		Cluster: o.cfg.Cluster, ClusterID: o.cfg.ClusterID, MaxClusters: o.cfg.MaxClusters,
-		Interval: o.cfg.IdentityGC,
-	}, o.client, o.log)
+// lead does the work until ctx ends, which is when the leadership does. The store is recognised
+// before anything is written to it: the first heartbeat would hide that an old one came back.
+func (o *Operator) lead(ctx context.Context, session *kvstore.Session) error {
+	lease, _ := session.Current()
+	fence, err := newFence(ctx, o.client, lease.ID)
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	for what, run := range map[string]func(context.Context) error{
+	o.keeper.lead(&fence)
+	defer o.keeper.lead(nil)
+	if err := o.keeper.turn(ctx); err != nil {
+		return fmt.Errorf("recognise the store: %w", err)
+	}
+	o.log.Info("leading", "name", o.cfg.Name)
+	o.metrics.leader.Set(1)
+	works := map[string]func(context.Context) error{
 		"heartbeat":      o.heartbeat,
 		"cluster-config": o.publishConfig,
-		"services":       newExporter(o.cfg, o.client, o.log).Run,
-		"identity gc":    gc.Run,
-		"compaction":     (&compactor{client: o.client, cfg: o.cfg, log: o.log, done: o.metrics.compacted}).Run,
-	} {
+		"services": o.unlessHeld(func(ctx context.Context) error {
+			return newExporter(o.cfg, o.client, o.keeper.check, o.log).Run(ctx)
+		}),
+		"identity gc": o.unlessHeld(o.collect),
+		"compaction": o.unlessHeld(func(ctx context.Context) error {
+			return (&compactor{client: o.client, cfg: o.cfg, log: o.log, done: o.metrics.compacted}).Run(ctx)
+		}),
+		"nodes that are gone": o.unlessHeld(func(ctx context.Context) error {
+			r := &reaper{cfg: o.cfg, client: o.client, log: o.log, check: o.keeper.check, fence: fence, done: o.metrics.gone}
+			return r.Run(ctx)
+		}),
+	}
+	if o.cfg.Defragment {
+		works["defragmentation"] = (&defragmenter{
+			client: o.client, log: o.log, fence: fence, last: o.metrics.defragged,
+			every: defragEvery, smallest: defragSmallest, free: defragFree,
+		}).Run
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for what, run := range works {
 		g.Go(func() error {
 			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 				return fmt.Errorf("%s: %w", what, err)
@@ -117,4 +146,37 @@ func (o *Operator) lead(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
+}
+
+// unlessHeld is work that prunes or collects, so it rests while the store may have lost rows.
+func (o *Operator) unlessHeld(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error { return o.keeper.gated(ctx, run) }
+}
+
+// collect removes identity numbers that nobody uses. A collection that begins anew after a hold
+// knows no candidates of before it.
+func (o *Operator) collect(ctx context.Context) error {
+	gc, err := identity.NewGC(identity.GCConfig{
+		Cluster: o.cfg.Cluster, ClusterID: o.cfg.ClusterID, MaxClusters: o.cfg.MaxClusters,
+		Interval: o.cfg.IdentityGC,
+	}, o.client, o.log)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(o.cfg.IdentityGC)
+	defer tick.Stop()
+	for {
+		err := o.keeper.check(ctx)
+		if err == nil {
+			err = gc.Round(ctx)
+		}
+		if err != nil && ctx.Err() == nil && !errors.Is(err, errHold) {
+			o.log.Warn("identity collection was cut short", "reason", err.Error())
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }

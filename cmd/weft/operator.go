@@ -21,7 +21,8 @@ func operatorCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "operator", Short: "Run the once-per-cluster work",
 		Long: "Run the once-per-cluster work: heartbeat, cluster-config, publishing of global services, collection of\n" +
-			"unused identities, compaction. Several may run; one leads. Packets do not need it.",
+			"unused identities, compaction, putting back what a lost store had. Several may run; one leads. Packets\n" +
+			"do not need it.",
 		Args: atMost(0),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if file == "" {

@@ -56,6 +56,7 @@ func (l *Lab) writeCluster(c *Cluster) error {
 	}
 	if err := writeYAML(operatorConfig(c), map[string]any{
 		"name": c.Name + "-operator", "cluster": c.Name, "cluster-id": c.ID, "etcd": etcd,
+		"state-dir": filepath.Join(dir, "operator-state"),
 	}); err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ func (l *Lab) writeNode(c Cluster, n Node) error {
 			return err
 		}
 	}
-	return writeYAML(n.Config, map[string]any{
+	agent := map[string]any{
 		"node": n.Name, "cluster": c.Name, "cluster-id": c.ID,
 		"addresses": n.Addresses, "pod-cidrs": n.PodCIDRs, "service-cidrs": c.ServiceCIDRs,
 		"family": string(l.Family), "mode": string(l.Mode), "underlay": dataDev,
@@ -111,7 +112,11 @@ func (l *Lab) writeNode(c Cluster, n Node) error {
 		// A laptop's worth of maps: 64k flows instead of 512k.
 		"map-flows": 64 << 10, "map-young-flows": 16 << 10, "map-ipcache": 64 << 10,
 		"map-ipcache-prefixes": 4 << 10, "map-frontends": 16 << 10, "map-backends": 64 << 10,
-	})
+	}
+	if l.LeaseTTL != "" {
+		agent["lease-ttl"] = l.LeaseTTL
+	}
+	return writeYAML(n.Config, agent)
 }
 
 // writeEtcdClient writes an etcd client file in the format that all readers of such files share.
