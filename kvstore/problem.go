@@ -33,7 +33,7 @@ const (
 	ReasonClientCertificate Reason = "the server refuses our certificate"
 	ReasonFiles             Reason = "a certificate file cannot be used"
 	ReasonUnauthorised      Reason = "our certificate's name may not do this"
-	ReasonFull              Reason = "the store is full"
+	ReasonFull              Reason = "the store is full (NOSPACE): it takes no row and no new lease until somebody makes room, run 'weft store status'"
 )
 
 // EndpointError is an error of a request with the endpoint and the reason.

@@ -83,6 +83,8 @@ func storeHint(err error) error {
 	switch at.Reason {
 	case kvstore.ReasonUnauthorised:
 		return hint(err, "use a certificate that may write, with --etcd FILE")
+	case kvstore.ReasonFull:
+		return hint(err, "weft store status, then weft store relieve --yes")
 	case kvstore.ReasonUnreachable, kvstore.ReasonSilent:
 		return hint(err, "weft status (on a node), or check that etcd runs at %s", at.Endpoint)
 	}

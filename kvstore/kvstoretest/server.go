@@ -31,6 +31,8 @@ type Options struct {
 	// for one.
 	CA   *CA
 	Name string
+	// QuotaBytes limits the database. 0: so much that no test fills it.
+	QuotaBytes int64
 }
 
 // Server is an etcd of one test, reached through a proxy that can cut or delay the connection.
@@ -52,6 +54,7 @@ func Start(t testing.TB, opts Options) *Server {
 		Dir:           filepath.Join(t.TempDir(), "etcd"),
 		ClientURL:     "http://" + addr,
 		UnsafeNoFsync: true,
+		QuotaBytes:    opts.QuotaBytes,
 	}
 	if opts.CA != nil {
 		cfg.ClientURL = "https://" + addr
