@@ -227,7 +227,7 @@ func (c *candidates) listed(int64, Continuity) {
 	c.tell()
 }
 
-func (c *candidates) events(evs []event) {
+func (c *candidates) events(_ context.Context, evs []event) {
 	c.mu.Lock()
 	for _, ev := range evs {
 		if ev.Deleted {

@@ -26,8 +26,9 @@ type sink interface {
 	page(kvs []KV, restart bool)
 	// listed ends a list: what was not in it did not exist at the revision.
 	listed(revision int64, continuity Continuity)
-	// events are changes in the order they happened, whole revisions.
-	events(evs []event)
+	// events are changes in the order they happened, whole revisions. The context is that of the
+	// follower's run.
+	events(ctx context.Context, evs []event)
 	// confirmed says that at the time everything up to the revision had been delivered.
 	confirmed(revision int64, at time.Time)
 }
@@ -35,6 +36,7 @@ type sink interface {
 // followConfig says how a prefix is followed. All fields are set.
 type followConfig struct {
 	prefix     string
+	exact      bool // prefix is one key
 	pageSize   int
 	gap        int64         // revisions after which a list is cheaper than a replay
 	progress   time.Duration // how often the store is asked how far it is
@@ -66,8 +68,12 @@ type follower struct {
 	cfg  followConfig
 	sink sink
 	log  *slog.Logger
+	// guard judges lists of the store together with its other followers. Nil: each for itself.
+	guard *Guard
 
 	// Owned by run.
+	generation uint64 // of the guard's lineage that the sink's rows are of; 0: it has none
+	broken     bool   // found since the last list
 	lineage    lineage
 	continuity Continuity // of the store that answered last, told with the next list
 	revision   int64      // delivered up to here; 0: list first
@@ -107,6 +113,9 @@ func (f *follower) update(change func(*followStatus)) {
 func (f *follower) run(ctx context.Context) error {
 	pause := backoff{min: f.cfg.minBackoff, max: f.cfg.maxBackoff}
 	f.continuity = ContinuityFirst
+	if f.guard != nil {
+		defer f.guard.join(f)()
+	}
 	for {
 		listed := f.revision == 0
 		err := f.round(ctx, listed, pause.reset)
@@ -147,13 +156,13 @@ func (f *follower) round(ctx context.Context, list bool, healthy func()) error {
 func (f *follower) list(ctx context.Context) error {
 	began := time.Now()
 	// The epoch is read before the list: one that changes in between is met by prove.
-	epoch, _, err := readEpoch(ctx, f.c)
+	epoch, _, _, err := readEpoch(ctx, f.c)
 	if err != nil {
 		return err
 	}
 	next := lineage{epoch: epoch}
 	first := true
-	rev, id, err := f.c.pages(ctx, f.cfg.prefix, ListOptions{PageSize: f.cfg.pageSize}, func(page []KV) {
+	rev, id, err := f.c.pages(ctx, f.cfg.prefix, ListOptions{PageSize: f.cfg.pageSize, exact: f.cfg.exact}, func(page []KV) {
 		for _, kv := range page {
 			if kv.ModRevision > next.witness.mod {
 				next.witness.see(event{KV: kv})
@@ -166,7 +175,16 @@ func (f *follower) list(ctx context.Context) error {
 		return err
 	}
 	next.clusterID = id
-	f.lineage, f.revision = next, rev
+	generation := f.generation
+	if f.guard != nil {
+		// After the list: the store that is judged is not older than the one that was listed.
+		next.revision, next.witness.at = rev, rev
+		if f.continuity, generation, err = f.guard.judge(ctx, f, next, f.broken); err != nil {
+			return err
+		}
+		next.revision = 0
+	}
+	f.lineage, f.revision, f.generation, f.broken = next, rev, generation, false
 	f.sink.listed(rev, f.continuity)
 	f.sink.confirmed(rev, began)
 	f.update(func(s *followStatus) {
@@ -180,13 +198,13 @@ func (f *follower) list(ctx context.Context) error {
 // watch opens a stream and delivers what it says until an error. listed says that a list was just
 // made, so that there is nothing to resume.
 func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error {
-	s, err := openStream(ctx, f.c, f.cfg.prefix, f.revision, f.cfg.silence)
+	s, err := openStream(ctx, f.c, f.cfg.prefix, f.cfg.exact, f.revision, f.cfg.silence)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	if s.created.ClusterId != f.lineage.clusterID || s.created.Revision < f.revision {
-		f.continuity = ContinuityBroken
+		f.continuity, f.broken = ContinuityBroken, true
 		return fmt.Errorf("watch %s: %w (cluster %x at revision %d, was %x at %d)", f.cfg.prefix,
 			ErrStoreChanged, s.created.ClusterId, s.created.Revision, f.lineage.clusterID, f.revision)
 	}
@@ -195,6 +213,7 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 	}
 	switch {
 	case f.continuity == ContinuityBroken:
+		f.broken = true
 		return fmt.Errorf("watch %s: %w", f.cfg.prefix, ErrStoreChanged)
 	case !listed && (f.continuity == ContinuityUnproven || s.created.Revision-f.revision > f.cfg.gap):
 		return errGap
@@ -224,10 +243,16 @@ func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
 	silent := time.NewTimer(f.cfg.silence)
 	defer silent.Stop()
 	s.askProgress()
+	var relist <-chan struct{}
+	if f.guard != nil {
+		relist = f.guard.newer(f.generation)
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-relist:
+			return fmt.Errorf("watch %s: the lineage of the store has changed: %w", f.cfg.prefix, errGap)
 		case <-ask.C:
 			s.askProgress()
 		case <-silent.C:
@@ -239,10 +264,10 @@ func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
 			}
 			silent.Reset(f.cfg.silence)
 			if m.clusterID != f.lineage.clusterID {
-				f.continuity = ContinuityBroken
+				f.continuity, f.broken = ContinuityBroken, true
 				return fmt.Errorf("watch %s: %w", f.cfg.prefix, ErrStoreChanged)
 			}
-			if err := f.apply(m, s.after); err != nil {
+			if err := f.apply(ctx, m, s.after); err != nil {
 				return err
 			}
 			if !spoke {
@@ -255,7 +280,7 @@ func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
 }
 
 // apply takes over one message of a stream that was opened after a revision.
-func (f *follower) apply(m message, after int64) error {
+func (f *follower) apply(ctx context.Context, m message, after int64) error {
 	now := time.Now()
 	if n := len(m.events); n > 0 {
 		m.events = slices.DeleteFunc(m.events, func(ev event) bool { return ev.ModRevision <= after })
@@ -277,7 +302,10 @@ func (f *follower) apply(m message, after int64) error {
 		}
 		// Not the header's revision: while the store catches up, that is ahead of the events.
 		f.revision = m.events[len(m.events)-1].ModRevision
-		f.sink.events(m.events)
+		f.sink.events(ctx, m.events)
+	}
+	if f.guard != nil {
+		f.guard.saw(f.cfg.prefix, f.generation, m.events, f.revision)
 	}
 	f.sink.confirmed(f.revision, now)
 	f.update(func(st *followStatus) { st.revision, st.confirmed = f.revision, now })

@@ -37,6 +37,7 @@ const (
 type lineage struct {
 	clusterID uint64
 	epoch     string // "": not known
+	revision  int64  // the newest that was seen; 0: not counted here
 	witness   witness
 }
 
@@ -45,7 +46,8 @@ type witness struct {
 	key     string // "": none
 	mod     int64
 	hash    uint64
-	deleted bool // a later deletion of the key was seen too
+	deleted bool  // a later deletion of the key was seen too
+	at      int64 // the key is known to have been so up to this revision; 0: not counted here
 }
 
 func (w *witness) see(ev event) {
@@ -66,11 +68,11 @@ func hashOf(value []byte) uint64 {
 // prove asks the store whether it is the one of l, whose rows were known up to revision. The error
 // is one of the connection; it says nothing about continuity.
 func (l *lineage) prove(ctx context.Context, c *Client, revision int64) (Continuity, error) {
-	epoch, id, err := readEpoch(ctx, c)
+	epoch, id, newest, err := readEpoch(ctx, c)
 	if err != nil {
 		return "", err
 	}
-	if id != 0 && id != l.clusterID || l.epoch != "" && epoch != l.epoch {
+	if id != 0 && (id != l.clusterID || newest < l.revision || l.epoch != "" && epoch != l.epoch) {
 		return ContinuityBroken, nil
 	}
 	if l.witness.key == "" {
@@ -109,9 +111,9 @@ func (l *lineage) compare(ctx context.Context, c *Client, at int64) (Continuity,
 	return ContinuityProven, nil
 }
 
-// readEpoch returns the epoch and the cluster id of the store; an epoch of "" was never written,
-// or may not be read by this client, and a cluster id of 0 is not known.
-func readEpoch(ctx context.Context, c *Client) (epoch string, clusterID uint64, err error) {
+// readEpoch returns the ID of the epoch, the cluster id and the newest revision of the store; an
+// epoch of "" was never written, or may not be read by this client, and a cluster id of 0 is not known.
+func readEpoch(ctx context.Context, c *Client) (epoch string, clusterID uint64, revision int64, err error) {
 	var resp *clientv3.GetResponse
 	err = c.do(ctx, "get "+schema.EpochKey, func(ctx context.Context) (err error) {
 		resp, err = c.etcd.Get(ctx, schema.EpochKey)
@@ -119,13 +121,22 @@ func readEpoch(ctx context.Context, c *Client) (epoch string, clusterID uint64, 
 	})
 	var denied *EndpointError
 	if errors.As(err, &denied) && denied.Reason == ReasonUnauthorised {
-		return "", 0, nil // a remote that grants less
+		return "", 0, 0, nil // a remote that grants less
 	}
 	if err != nil {
-		return "", 0, fmt.Errorf("read the epoch: %w", err)
+		return "", 0, 0, fmt.Errorf("read the epoch: %w", err)
 	}
 	if len(resp.Kvs) > 0 {
-		epoch = string(resp.Kvs[0].Value)
+		epoch = epochID(resp.Kvs[0].Value)
 	}
-	return epoch, resp.Header.ClusterId, nil
+	return epoch, resp.Header.ClusterId, resp.Header.Revision, nil
+}
+
+// epochID is the ID in a value of the epoch, or the value where it has none.
+func epochID(value []byte) string {
+	e, err := schema.DecodeEpoch(value)
+	if err != nil {
+		return string(value)
+	}
+	return e.ID
 }

@@ -27,6 +27,7 @@ type ListOptions struct {
 	PageSize int   // keys per page; 0 means DefaultPageSize
 	Revision int64 // 0: the newest
 	KeysOnly bool
+	exact    bool // the prefix is one key
 }
 
 // List is what stood under a prefix at one revision, in order of the keys.
@@ -63,7 +64,10 @@ func (c *Client) pages(ctx context.Context, prefix string, opts ListOptions, fn 
 	revision = opts.Revision
 	end := clientv3.GetPrefixRangeEnd(prefix)
 	for from := prefix; ; {
-		o := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(int64(limit)), clientv3.WithRev(revision)}
+		o := []clientv3.OpOption{clientv3.WithLimit(int64(limit)), clientv3.WithRev(revision)}
+		if !opts.exact {
+			o = append(o, clientv3.WithRange(end))
+		}
 		if opts.KeysOnly {
 			o = append(o, clientv3.WithKeysOnly())
 		}

@@ -4,6 +4,7 @@
 package kvstore
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -119,6 +120,8 @@ func (p *partSink) listed(revision int64, continuity Continuity) {
 	p.pages = nil
 }
 
-func (p *partSink) events(evs []event) { p.queue.push(feedWord{part: p.part, events: evs}) }
+func (p *partSink) events(_ context.Context, evs []event) {
+	p.queue.push(feedWord{part: p.part, events: evs})
+}
 
 func (p *partSink) confirmed(int64, time.Time) {}

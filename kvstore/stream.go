@@ -41,13 +41,13 @@ type stream struct {
 	wg       sync.WaitGroup
 }
 
-// openStream begins a watch of what comes after a revision and waits at most timeout until the
+// openStream begins a watch of a prefix, or of exactly one key, for what comes after a revision and waits at most timeout until the
 // server confirms it.
 //
 // The watch starts at that revision and not behind it, so events of it may come once more: a watch
 // that starts in the future gets no word of progress before something is written, and in a quiet
 // store nothing would tell a working stream from a dead one.
-func openStream(ctx context.Context, c *Client, prefix string, after int64, timeout time.Duration) (*stream, error) {
+func openStream(ctx context.Context, c *Client, prefix string, exact bool, after int64, timeout time.Duration) (*stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &stream{prefix: prefix, after: after, messages: make(chan message, 16), client: c, cancel: cancel}
 	late := time.AfterFunc(min(timeout, c.cfg.RequestTimeout), cancel)
@@ -67,9 +67,13 @@ func openStream(ctx context.Context, c *Client, prefix string, after int64, time
 	if err != nil {
 		return nil, fail(err)
 	}
+	var end []byte
+	if !exact {
+		end = []byte(clientv3.GetPrefixRangeEnd(prefix))
+	}
 	err = s.rpc.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
 		Key:            []byte(prefix),
-		RangeEnd:       []byte(clientv3.GetPrefixRangeEnd(prefix)),
+		RangeEnd:       end,
 		StartRevision:  after,
 		ProgressNotify: true,
 	}}})

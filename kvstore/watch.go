@@ -34,6 +34,9 @@ type WatchConfig struct {
 	Silence time.Duration
 	// MinBackoff and MaxBackoff bound the pause after an error. Defaults 50 ms and 15 s.
 	MinBackoff, MaxBackoff time.Duration
+	// Guard judges what is absent from the store, together with the other watches of the client.
+	// Nil: what a list does not name is deleted.
+	Guard *Guard
 }
 
 func (c WatchConfig) follow(prefix string) followConfig {
@@ -114,6 +117,9 @@ type Watch[K comparable, V any] struct {
 	pending []row[K, V] // of the list in progress
 	seen    map[string]struct{}
 
+	owner func(K, V) string // nil: the kind of row decides
+	hold  hold[K]           // rows that the store does not have
+
 	mu       sync.Mutex
 	rejected uint64
 	bad      map[string]Rejection
@@ -129,14 +135,19 @@ func NewWatch[K comparable, V any](c *Client, codec schema.Codec[K, V], table *s
 	w := &Watch[K, V]{codec: codec, table: table, source: cfg.Source, log: log, bad: map[string]Rejection{}}
 	// How many bad values there are is up to the other side; the counter has them all.
 	w.mutter = rate.NewLimiter(1, 20)
-	w.follow = &follower{c: c, cfg: cfg.follow(codec.Prefix), sink: w, log: log}
+	w.follow = &follower{c: c, cfg: cfg.follow(codec.Prefix), sink: w, log: log, guard: cfg.Guard}
 	table.Expect(cfg.Source)
 	return w
 }
 
 // Run mirrors until ctx ends. The rows stay in the table; whoever wants them gone drops the
 // source.
-func (w *Watch[K, V]) Run(ctx context.Context) error { return w.follow.run(ctx) }
+func (w *Watch[K, V]) Run(ctx context.Context) error {
+	if g := w.follow.guard; g != nil {
+		defer g.enroll(w)()
+	}
+	return w.follow.run(ctx)
+}
 
 // Status returns what the watch knows about itself.
 func (w *Watch[K, V]) Status() WatchStatus {
@@ -191,6 +202,8 @@ func (w *Watch[K, V]) page(kvs []KV, restart bool) {
 }
 
 func (w *Watch[K, V]) listed(revision int64, continuity Continuity) {
+	w.hold.mu.Lock()
+	held := w.keepLocked(revision, continuity)
 	put, deleted := w.table.Replace(w.source, revision, func(yield func(K, state.Stamped[V]) bool) {
 		for _, r := range w.pending {
 			if !yield(r.key, r.value) {
@@ -198,9 +211,14 @@ func (w *Watch[K, V]) listed(revision int64, continuity Continuity) {
 			}
 		}
 	})
-	w.table.MarkSynced(w.source)
+	w.hold.mu.Unlock()
+	if g := w.follow.guard; g != nil {
+		g.refresh()
+	} else {
+		w.table.MarkSynced(w.source)
+	}
 	w.log.Info("prefix listed", "prefix", w.codec.Prefix, "source", w.source, "revision", revision,
-		"rows", len(w.pending), "changed", put, "deleted", deleted, "continuity", continuity)
+		"rows", len(w.pending), "held", held, "changed", put, "deleted", deleted, "continuity", continuity)
 	w.pending = nil
 	w.mu.Lock()
 	for key := range w.bad {
@@ -215,14 +233,17 @@ func (w *Watch[K, V]) listed(revision int64, continuity Continuity) {
 	}
 }
 
-func (w *Watch[K, V]) events(evs []event) {
-	type change struct {
-		row[K, V]
-		deleted bool
-	}
-	changes := make([]change, 0, len(evs))
+// change is one event whose key is one of the codec's.
+type change[K comparable, V any] struct {
+	row[K, V]
+	raw     string
+	deleted bool
+}
+
+func (w *Watch[K, V]) events(ctx context.Context, evs []event) {
+	changes := make([]change[K, V], 0, len(evs))
 	for _, ev := range evs {
-		var c change
+		c := change[K, V]{raw: ev.Key}
 		var err error
 		if ev.Deleted {
 			c.deleted = true
@@ -241,17 +262,9 @@ func (w *Watch[K, V]) events(evs []event) {
 			w.reject(ev.KV, err)
 		}
 	}
-	w.table.Update(func(tw *state.Writer[K, V]) {
-		for _, c := range changes {
-			if c.deleted {
-				tw.Delete(w.source, c.value.Origin, c.key)
-			} else {
-				tw.Put(w.source, c.value.Origin, c.key, c.value.Value)
-			}
-		}
-	})
+	w.apply(ctx, changes)
 	for _, t := range w.taps {
-		t.events(evs)
+		t.events(ctx, evs)
 	}
 }
 

@@ -107,6 +107,24 @@ func FuzzEpoch(f *testing.F) {
 	})
 }
 
+func FuzzDecision(f *testing.F) {
+	f.Add(readGolden(f, "decision/decision.json"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d, err := DecodeDecision(b)
+		if err != nil {
+			mustBeInvalid(t, err)
+			return
+		}
+		out, err := EncodeDecision(d)
+		if err != nil {
+			return // a year that RFC 3339 has no digits for
+		}
+		if again, err := DecodeDecision(out); err != nil || again != d {
+			t.Fatalf("got %+v, %v, want %+v", again, err, d)
+		}
+	})
+}
+
 func FuzzTime(f *testing.F) {
 	f.Add(readGolden(f, "time/heartbeat.txt"))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -243,6 +243,17 @@ func TestGolden_OwnRows(t *testing.T) {
 			t.Errorf("got %s, %v, want %s", got, err, want)
 		}
 	})
+	t.Run("decision", func(t *testing.T) {
+		want := readGolden(t, "decision/decision.json")
+		d, err := DecodeDecision(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := EncodeDecision(d)
+		if err != nil || string(got) != string(want) {
+			t.Errorf("got %s, %v, want %s", got, err, want)
+		}
+	})
 }
 
 func TestKeys_OfTheOpenSchema(t *testing.T) {

@@ -1,0 +1,105 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+// Difference is what tables and store differ by: Adopt deletes these rows from the tables, Reseed
+// writes them to the store.
+type Difference struct {
+	Rows   int
+	Kinds  []HeldKind
+	Owners []HeldOwner
+	Keys   []HeldRow // the first of them
+}
+
+// Difference returns what Adopt and Reseed would do, with at most limit of the rows.
+func (g *Guard) Difference(limit int) Difference {
+	h := g.Status().Hold
+	return Difference{h.Rows, h.Kinds, h.Owners, g.Held(limit)}
+}
+
+// Adopt decides that what is in the store is the truth now, for everybody who reads the decision;
+// by names who decided. Where this client may not write it, as in a remote's store, it is decided for
+// this process alone, and all is false. It returns what was let go here.
+func (g *Guard) Adopt(ctx context.Context, by string) (done Difference, all bool, err error) {
+	done = g.Difference(100)
+	epoch, _, revision, err := readEpoch(ctx, g.c)
+	if err != nil {
+		return Difference{}, false, fmt.Errorf("adopt: %w", err)
+	}
+	all = true
+	value, err := schema.EncodeDecision(schema.Decision{
+		Decision: schema.DecisionAdopt, Revision: revision, Epoch: epoch, By: by, At: time.Now(),
+	})
+	if err == nil {
+		revision, err = g.c.Put(ctx, schema.DecisionKey, value, 0)
+	}
+	var denied *EndpointError
+	var invalid *schema.InvalidError
+	switch {
+	case errors.As(err, &denied) && denied.Reason == ReasonUnauthorised, errors.As(err, &invalid):
+		all = false // a store of somebody else, or one without an epoch
+	case err != nil:
+		return Difference{}, false, fmt.Errorf("adopt: %w", err)
+	}
+	if revision == 0 {
+		return Difference{}, false, errors.New("adopt: the store does not say how far it is")
+	}
+	g.adopt(revision)
+	return done, all, nil
+}
+
+// Reseed decides that what is held is the truth: it writes every held row that the store does not
+// have under a lease of the limit, which its owner takes over. It returns how many it wrote.
+func (g *Guard) Reseed(ctx context.Context) (written int, err error) {
+	var rows []KV
+	for _, m := range g.membersNow() {
+		kvs, err := m.values()
+		if err != nil {
+			return 0, fmt.Errorf("reseed: %w", err)
+		}
+		rows = append(rows, kvs...)
+	}
+	if len(rows) == 0 {
+		return 0, nil
+	}
+	var lease *clientv3.LeaseGrantResponse
+	err = g.c.do(ctx, "take a lease", func(ctx context.Context) (err error) {
+		lease, err = g.c.etcd.Grant(ctx, int64(max(time.Second, g.cfg.Limit)/time.Second))
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("reseed: %w", err)
+	}
+	for from := 0; from < len(rows); {
+		var ops []clientv3.Op
+		for size := 0; from < len(rows) && len(ops) < 60 && size < maxBatchBytes/2; from++ {
+			kv := rows[from]
+			size += len(kv.Key) + len(kv.Value)
+			ops = append(ops, clientv3.OpTxn(
+				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(kv.Key), "=", 0)},
+				[]clientv3.Op{clientv3.OpPut(kv.Key, string(kv.Value), clientv3.WithLease(lease.ID))}, nil))
+		}
+		resp, err := g.c.Txn(ctx).Then(ops...).Commit()
+		if err != nil {
+			return written, fmt.Errorf("reseed: %w", err)
+		}
+		for _, r := range resp.Responses {
+			if r.GetResponseTxn().Succeeded {
+				written++
+			}
+		}
+	}
+	return written, nil
+}

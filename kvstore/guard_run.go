@@ -1,0 +1,262 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+// Run follows what ends holds until ctx ends: owners' rows, decisions, the epoch and the heartbeat.
+// What this client may not read it goes without.
+func (g *Guard) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	follow := func(prefix string, exact bool, each func(event)) *follower {
+		cfg := g.cfg.Follow.follow(prefix)
+		cfg.exact = exact
+		f := &follower{c: g.c, cfg: cfg, sink: eachSink(each), log: g.log}
+		wg.Go(func() { _ = f.run(ctx) })
+		return f
+	}
+	beating := follow(schema.HeartbeatReadPrefix, false, g.heartbeat)
+	if g.cfg.Owners {
+		follow(schema.EpochKey, true, g.epoch)
+		follow(schema.OwnersPrefix, false, g.ownerSaid)
+		follow(schema.DecisionKey, true, g.decided)
+	}
+	g.mu.Lock()
+	g.beating = beating
+	g.ticked = time.Now()
+	g.mu.Unlock()
+
+	tick := time.NewTicker(min(time.Second, max(g.cfg.Brief/4, 10*time.Millisecond)))
+	defer tick.Stop()
+	saved := time.Now()
+	defer g.save()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-g.wake:
+		}
+		g.tick(time.Now())
+		g.settle()
+		if time.Since(saved) >= savePeriod {
+			saved = time.Now()
+			g.save()
+		}
+	}
+}
+
+// savePeriod is how old the lineage on disk may be.
+const savePeriod = 10 * time.Second
+
+// eachSink is told of every row and every change alike.
+type eachSink func(event)
+
+func (s eachSink) page(kvs []KV, _ bool) {
+	for _, kv := range kvs {
+		s(event{KV: kv})
+	}
+}
+func (s eachSink) listed(int64, Continuity) {}
+func (s eachSink) events(_ context.Context, evs []event) {
+	for _, ev := range evs {
+		s(ev)
+	}
+}
+func (s eachSink) confirmed(int64, time.Time) {}
+
+func (g *Guard) heartbeat(ev event) {
+	if ev.Deleted {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.beat = time.Now()
+}
+
+func (g *Guard) epoch(ev event) {
+	if ev.Deleted {
+		return // whoever finds it missing writes a new one
+	}
+	id := epochID(ev.Value)
+	g.mu.Lock()
+	switch {
+	case g.generation == 0 || g.lineage.epoch == id:
+	case g.lineage.epoch == "":
+		g.lineage.epoch, g.dirty = id, true
+	default:
+		next := g.lineage
+		next.epoch = id
+		g.breakLocked(ContinuityBroken, next, "the store has a new epoch")
+	}
+	g.mu.Unlock()
+	g.refresh()
+	g.nudge()
+}
+
+func (g *Guard) ownerSaid(ev event) {
+	name := strings.TrimPrefix(ev.Key, schema.OwnersPrefix)
+	codec := schema.Owners()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if ev.Deleted {
+		delete(g.words, name)
+		return
+	}
+	o, err := codec.Decode(name, ev.Value)
+	if err != nil {
+		return
+	}
+	g.words[name] = ownerWord{o, ev.ModRevision}
+	g.known[name] = true
+	g.nudge()
+}
+
+func (g *Guard) decided(ev event) {
+	d, err := schema.DecodeDecision(ev.Value)
+	if ev.Deleted || err != nil || d.Decision != schema.DecisionAdopt {
+		return
+	}
+	g.mu.Lock()
+	mine := d.Epoch == g.lineage.epoch
+	g.mu.Unlock()
+	if mine {
+		g.adopt(ev.ModRevision)
+	}
+}
+
+// adopt lets go of what was held by a revision.
+func (g *Guard) adopt(revision int64) (ended int) {
+	for _, m := range g.membersNow() {
+		ended += m.end(func(h heldGroup) bool { return h.revision <= revision })
+	}
+	g.mu.Lock()
+	g.rest = time.Time{}
+	g.mu.Unlock()
+	g.log.Info("held rows let go by decision", "cluster", g.cfg.Cluster, "rows", ended)
+	g.refresh()
+	return ended
+}
+
+func (g *Guard) nudge() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// aliveLocked says that the store is connected and its heartbeat moves.
+func (g *Guard) aliveLocked(now time.Time) bool {
+	return g.beating != nil && g.beating.status().connected && now.Sub(g.beat) < g.cfg.Heartbeat
+}
+
+// tick lets the clock of limits run, if the store lives.
+func (g *Guard) tick(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if d := now.Sub(g.ticked); d > 0 && g.aliveLocked(now) {
+		g.clock += min(d, time.Minute) // a process that was frozen has seen nothing
+	}
+	g.ticked = now
+}
+
+// facts gathers what the end of the hold depends on.
+func (g *Guard) facts() (holdFacts, map[string]int) {
+	groups, kinds := map[heldGroup]int{}, map[string]int{}
+	for _, m := range g.membersNow() {
+		m.groups(groups, kinds)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f := holdFacts{
+		groups: groups, words: map[string]ownerWord{}, known: map[string]bool{}, epoch: g.lineage.epoch,
+		clock: g.clock, limit: g.cfg.Limit, brief: g.cfg.Brief, owners: g.cfg.Owners,
+	}
+	for name, w := range g.words {
+		f.words[name] = w
+	}
+	for name := range g.known {
+		f.known[name] = true
+	}
+	for group := range groups {
+		if group.owner != OwnerEverybody && group.owner != OwnerOperator {
+			f.known[group.owner] = true
+		}
+	}
+	return f, kinds
+}
+
+// settle ends what is to end.
+func (g *Guard) settle() {
+	f, _ := g.facts()
+	if len(f.groups) > 0 {
+		if v := judgeHold(f); len(v.end) > 0 {
+			ended := 0
+			for _, m := range g.membersNow() {
+				ended += m.end(func(h heldGroup) bool { return v.end[h] })
+			}
+			g.log.Info("held rows let go", "cluster", g.cfg.Cluster, "rows", ended, "unconfirmed", v.unconfirmed)
+		}
+	}
+	g.refresh()
+}
+
+// refresh finds out whether the guard holds and marks the sources of its watches.
+func (g *Guard) refresh() {
+	g.marking <- struct{}{}
+	defer func() { <-g.marking }()
+	groups := map[heldGroup]int{}
+	members := g.membersNow()
+	for _, m := range members {
+		m.groups(groups, map[string]int{})
+	}
+	g.mu.Lock()
+	holding := len(groups) > 0 || time.Now().Before(g.rest)
+	for _, generation := range g.followers {
+		holding = holding || generation != 0 && generation != g.generation && g.generation > generationOnDisk
+	}
+	if holding != g.holding {
+		g.holding = holding
+		if holding {
+			g.since = time.Now()
+			for h := range groups {
+				if h.why != WhyLineage {
+					g.reason = string(h.why)
+				}
+			}
+		}
+		close(g.changed)
+		g.changed = make(chan struct{})
+		g.log.Info("hold", "cluster", g.cfg.Cluster, "holding", holding, "reason", g.reason)
+	}
+	g.mu.Unlock()
+	for _, m := range members {
+		m.mark(holding)
+	}
+}
+
+// save writes the lineage to disk if it has changed.
+func (g *Guard) save() {
+	g.mu.Lock()
+	l, dirty := g.lineage, g.dirty && g.cfg.File != ""
+	g.dirty = false
+	g.mu.Unlock()
+	if !dirty || l.revision == 0 {
+		return
+	}
+	err := writeLineage(g.cfg.File, l)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fileError = err; err != nil {
+		g.dirty = true
+	}
+}

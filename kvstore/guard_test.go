@@ -1,0 +1,315 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore_test
+
+import (
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/kvstoretest"
+	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/state"
+)
+
+// guarded is a store, a guarded watch through the proxy, and owners whose rows are <owner>-<n>.
+type guarded struct {
+	*kvstoretest.Server
+	direct *kvstore.Client
+	client *kvstore.Client
+	guard  *kvstore.Guard
+	table  *state.Table[string, string]
+	watch  *kvstore.Watch[string, string]
+}
+
+func guardConfig() kvstore.GuardConfig {
+	return kvstore.GuardConfig{
+		Cluster: "a", Owners: true, Limit: time.Hour, Brief: time.Hour, Heartbeat: time.Minute,
+		Follow: kvstoretest.WatchConfig(),
+	}
+}
+
+func epoch(n byte) string { return strings.Repeat(hex.EncodeToString([]byte{n}), 16) }
+
+func newGuarded(t *testing.T, cfg kvstore.GuardConfig, rows int) *guarded {
+	t.Helper()
+	g := &guarded{Server: plain(t)}
+	g.direct = g.Client()
+	g.revive(t, 1)
+	for n := range 10 {
+		g.publish(fmt.Sprintf("n%d", n), rows)
+	}
+	g.start(t, cfg, nil)
+	g.wantSynced(t, true)
+	return g
+}
+
+// revive writes what the operator writes: an epoch and a heartbeat.
+func (g *guarded) revive(t *testing.T, n byte) {
+	t.Helper()
+	value, err := schema.EncodeEpoch(schema.Epoch{ID: epoch(n)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Put(g.direct, schema.EpochKey, string(value))
+	g.Put(g.direct, schema.HeartbeatKey, string(schema.EncodeTime(time.Now())))
+}
+
+func (g *guarded) publish(owner string, rows int) {
+	g.Fill(g.direct, kvstoretest.Prefix+owner+"-", rows, "x")
+}
+
+// confirm says that an owner has all its rows in the store.
+func (g *guarded) confirm(t *testing.T, owner string, n byte) {
+	t.Helper()
+	value, err := schema.Owners().Encode(owner, schema.Owner{Epoch: epoch(n), Complete: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Put(g.direct, schema.OwnersPrefix+owner, string(value))
+}
+
+func (g *guarded) start(t *testing.T, cfg kvstore.GuardConfig, before func()) (stop func()) {
+	t.Helper()
+	g.client = kvstoretest.NewClient(t, g.ProxyConfig())
+	g.guard = kvstore.NewGuard(g.client, cfg, kvstoretest.Log(t))
+	g.table = kvstoretest.Table()
+	wc := kvstoretest.WatchConfig()
+	wc.Guard = g.guard
+	g.watch = kvstore.NewWatch(g.client, kvstoretest.Codec(), g.table, wc, kvstoretest.Log(t))
+	g.watch.OwnedBy(func(k, _ string) string { owner, _, _ := strings.Cut(k, "-"); return owner })
+	if before != nil {
+		before()
+	}
+	stopGuard := kvstoretest.Go(t, g.guard.Run)
+	stopWatch := kvstoretest.Go(t, g.watch.Run)
+	return func() { stopWatch(); stopGuard() }
+}
+
+func (g *guarded) wantSynced(t *testing.T, want bool) {
+	t.Helper()
+	kvstoretest.Eventually(t, func() string {
+		if holding, _ := g.guard.Holding(); g.table.Synced() != want || holding == want || !g.watch.Status().Connected {
+			return fmt.Sprintf("synced %v, holding %v, want %v: %+v", g.table.Synced(), holding, want, g.guard.Status())
+		}
+		return ""
+	})
+}
+
+func (g *guarded) wantHeld(t *testing.T, want int) {
+	t.Helper()
+	kvstoretest.Eventually(t, func() string {
+		if got := g.guard.Status().Hold.Rows; got != want {
+			return fmt.Sprintf("%d rows held, want %d: %+v", got, want, g.guard.Status())
+		}
+		return ""
+	})
+}
+
+func (g *guarded) wantEqual(t *testing.T) {
+	t.Helper()
+	kvstoretest.WantRows(t, g.table, kvstoretest.Stored(t, g.direct))
+}
+
+// TestGuard_Wiped: the store comes back empty under the same cluster id. Rows stay, owners bring
+// theirs back, and each one's absent rows go when it has spoken.
+func TestGuard_Wiped(t *testing.T) {
+	t.Parallel()
+	for _, overtaken := range []bool{false, true} {
+		t.Run(fmt.Sprintf("overtaken-%v", overtaken), func(t *testing.T) {
+			t.Parallel()
+			g := newGuarded(t, guardConfig(), 20)
+			g.Proxy.Part()
+			g.Wipe()
+			if overtaken {
+				g.Burn(g.direct, 400)
+			}
+			g.Proxy.Rejoin()
+			g.wantHeld(t, 200)
+			g.wantSynced(t, false)
+			if g.table.Len() != 200 {
+				t.Fatalf("%d rows, want all 200", g.table.Len())
+			}
+			if st := g.guard.Status(); st.Lineage != kvstore.ContinuityBroken || len(st.Hold.Owners) != 10 {
+				t.Fatalf("status is %+v", st)
+			}
+			g.revive(t, 2)
+			// The first comes back with fewer rows than it had.
+			g.publish("n0", 15)
+			g.wantHeld(t, 185)
+			g.confirm(t, "n0", 2)
+			g.wantHeld(t, 180)
+			// What it deletes on the new lineage goes at once, and all of it.
+			g.Commit(g.direct, clientv3.OpDelete(kvstoretest.Prefix+"n0-", clientv3.WithPrefix()))
+			kvstoretest.Eventually(t, func() string {
+				if g.table.Len() != 180 {
+					return fmt.Sprintf("%d rows, want 180", g.table.Len())
+				}
+				return ""
+			})
+			for n := 1; n < 10; n++ {
+				owner := fmt.Sprintf("n%d", n)
+				g.publish(owner, 20)
+				g.confirm(t, owner, 2)
+			}
+			g.wantSynced(t, true)
+			g.wantEqual(t)
+			if g.table.Len() != 180 {
+				t.Fatalf("%d rows, want 180", g.table.Len())
+			}
+		})
+	}
+}
+
+// TestGuard_RealDeletion: what owners delete is gone at once, however much it is.
+func TestGuard_RealDeletion(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, guardConfig(), 20)
+	for n := range 10 {
+		var ops []clientv3.Op
+		for i := range 7 {
+			ops = append(ops, clientv3.OpDelete(fmt.Sprintf("%sn%d-%06d", kvstoretest.Prefix, n, i)))
+		}
+		g.Commit(g.direct, ops...)
+	}
+	g.wantEqual(t)
+	g.wantHeld(t, 0)
+	g.wantSynced(t, true)
+	// The same while the watch was away.
+	g.Proxy.Part()
+	for n := range 10 {
+		g.Commit(g.direct, clientv3.OpDelete(fmt.Sprintf("%sn%d-00001", kvstoretest.Prefix, n), clientv3.WithPrefix()))
+	}
+	g.Burn(g.direct, 200)
+	g.Proxy.Rejoin()
+	g.wantEqual(t)
+	g.wantHeld(t, 0)
+}
+
+// TestGuard_EmptiedByHand: a deletion that spans owners is held; what owners write again is released,
+// the rest goes after a short while.
+func TestGuard_EmptiedByHand(t *testing.T) {
+	t.Parallel()
+	cfg := guardConfig()
+	cfg.Brief = 300 * time.Millisecond
+	g := newGuarded(t, cfg, 20)
+	g.Commit(g.direct, clientv3.OpDelete(kvstoretest.Prefix, clientv3.WithPrefix()))
+	kvstoretest.Eventually(t, func() string {
+		if st := g.guard.Status().Hold; !st.Stuck || st.Rows != 200 {
+			return fmt.Sprintf("not stuck with 200 rows: %+v", st)
+		}
+		return ""
+	})
+	if g.table.Len() != 200 {
+		t.Fatalf("%d rows, want all 200", g.table.Len())
+	}
+	for n := range 9 { // one never returns
+		g.publish(fmt.Sprintf("n%d", n), 20)
+	}
+	g.wantSynced(t, true)
+	g.wantEqual(t)
+}
+
+// TestGuard_Restart: the lineage on disk outlives the process.
+func TestGuard_Restart(t *testing.T) {
+	t.Parallel()
+	cfg := guardConfig()
+	cfg.Brief = 300 * time.Millisecond
+	cfg.File = filepath.Join(t.TempDir(), "lineage")
+	g := &guarded{Server: plain(t)}
+	g.direct = g.Client()
+	g.revive(t, 1)
+	g.publish("n0", 20)
+	g.publish("n1", 20)
+	stop := g.start(t, cfg, nil)
+	g.wantSynced(t, true)
+	rows := func() []kvstore.KV {
+		l, err := g.direct.List(t.Context(), kvstoretest.Prefix, kvstore.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.KVs
+	}()
+	restore := func() {
+		n := g.watch.Restore(func(yield func(kvstore.KV) bool) {
+			for _, kv := range rows {
+				if !yield(kv) {
+					return
+				}
+			}
+		}, 1, time.Now())
+		if n != 40 || g.table.Synced() {
+			t.Fatalf("%d rows restored, synced %v", n, g.table.Synced())
+		}
+	}
+	stop()
+
+	g.Delete(g.direct, rows[0].Key)
+	stop = g.start(t, cfg, restore)
+	g.wantSynced(t, true)
+	g.wantEqual(t) // the same lineage: what is absent was deleted
+	stop()
+
+	g.Wipe()
+	g.Burn(g.direct, 200)
+	g.revive(t, 2)
+	g.start(t, cfg, restore)
+	g.wantHeld(t, 40)
+	g.wantSynced(t, false)
+	g.publish("n0", 20)
+	g.publish("n1", 10)
+	g.confirm(t, "n1", 2)
+	g.wantSynced(t, true)
+	g.wantEqual(t)
+}
+
+// TestGuard_FirstStart holds nothing.
+func TestGuard_FirstStart(t *testing.T) {
+	t.Parallel()
+	g := &guarded{Server: plain(t)}
+	g.direct = g.Client()
+	g.start(t, guardConfig(), nil)
+	g.wantSynced(t, true)
+	g.publish("n0", 5)
+	g.wantEqual(t)
+	g.Commit(g.direct, clientv3.OpDelete(kvstoretest.Prefix, clientv3.WithPrefix()))
+	g.wantEqual(t)
+}
+
+// TestGuard_Decisions: adopt lets go, reseed writes back.
+func TestGuard_Decisions(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, guardConfig(), 20)
+	g.Wipe()
+	g.wantHeld(t, 200)
+	g.revive(t, 2)
+	g.publish("n0", 20)
+	g.wantHeld(t, 180)
+	if n, err := g.guard.Reseed(t.Context()); err != nil || n != 180 {
+		t.Fatalf("reseed wrote %d rows, %v; want 180", n, err)
+	}
+	g.wantSynced(t, true)
+	g.wantEqual(t)
+
+	g.Wipe()
+	g.wantHeld(t, 200)
+	g.revive(t, 3)
+	kvstoretest.Eventually(t, func() string {
+		if st := g.guard.Status(); st.Epoch != epoch(3) || st.Hold.Rows != 200 {
+			return fmt.Sprintf("epoch is %s", st.Epoch)
+		}
+		return ""
+	})
+	if d, all, err := g.guard.Adopt(t.Context(), "test"); err != nil || !all || d.Rows != 200 {
+		t.Fatalf("adopt: %+v, %v, %v", d, all, err)
+	}
+	g.wantSynced(t, true)
+	g.wantEqual(t)
+}

@@ -1,0 +1,169 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"time"
+
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+// Why says why a row is held.
+type Why string
+
+const (
+	// WhyLineage: the row is absent from a store that is not proven to be the one that had it.
+	WhyLineage Why = "absent from a store of another lineage"
+	// WhySpan: it was deleted in one revision together with rows of others, which no owner does.
+	WhySpan Why = "deleted in one revision with rows of other owners"
+)
+
+// Names of owners that are no node's.
+const (
+	// OwnerOperator owns the rows of the cluster: definitions, services, cluster-config.
+	OwnerOperator = schema.OperatorOwner
+	// OwnerEverybody owns what anybody may need: identity numbers, and rows whose owner is not
+	// known. Such a row is confirmed gone when every node has spoken.
+	OwnerEverybody = "*"
+)
+
+// heldGroup is rows that share their fate.
+type heldGroup struct {
+	owner    string
+	why      Why
+	revision int64         // of the list or the deletion
+	born     time.Duration // on the guard's clock
+}
+
+// ownerWord is an owners' row as it stands in the store.
+type ownerWord struct {
+	schema.Owner
+	mod int64
+}
+
+// holdFacts is all that the end of a hold depends on.
+type holdFacts struct {
+	groups map[heldGroup]int // rows of each
+	words  map[string]ownerWord
+	known  map[string]bool // every owner that was ever heard of
+	epoch  string
+	clock  time.Duration // counts while the store is connected and its heartbeat moves
+	limit  time.Duration
+	brief  time.Duration
+	owners bool // owners' rows are expected
+}
+
+// holdVerdict is what becomes of held rows.
+type holdVerdict struct {
+	end         map[heldGroup]bool
+	unconfirmed int  // owners of held rows that have not spoken since
+	stuck       bool // the limit is over, and too many have not spoken
+}
+
+// confirmed says whether an owner has said, after a revision, that all its rows are there.
+func (f holdFacts) confirmed(owner string, revision int64) bool {
+	if owner == OwnerEverybody {
+		said := false
+		for name := range f.known {
+			if name == OwnerOperator {
+				continue
+			}
+			if !f.confirmed(name, revision) {
+				return false
+			}
+			said = true
+		}
+		return said
+	}
+	w, ok := f.words[owner]
+	return ok && w.Complete && f.epoch != "" && w.Epoch == f.epoch && w.mod > revision
+}
+
+// judgeHold decides which held rows are believed to be gone. A row whose owner has spoken is; the
+// others go when their limit is over, unless so many owners are silent that the path to the store is
+// the likelier reason.
+func judgeHold(f holdFacts) holdVerdict {
+	v := holdVerdict{end: map[heldGroup]bool{}}
+	silent, late := map[string]bool{}, map[string]bool{}
+	var aged []heldGroup
+	for g := range f.groups {
+		if f.confirmed(g.owner, g.revision) {
+			v.end[g] = true
+			continue
+		}
+		silent[g.owner] = true
+		limit := f.limit
+		if g.why == WhySpan {
+			limit = f.brief
+		}
+		if f.clock-g.born < limit {
+			continue
+		}
+		aged = append(aged, g)
+		late[g.owner] = true
+	}
+	v.unconfirmed = len(silent)
+	if len(aged) == 0 {
+		return v
+	}
+	nodes := 0
+	for owner := range late {
+		if owner != OwnerEverybody && owner != OwnerOperator {
+			nodes++
+		}
+	}
+	total := 0
+	for name := range f.known {
+		if name != OwnerOperator {
+			total++
+		}
+	}
+	if f.owners && tooMany(nodes, total) {
+		v.stuck = true
+		return v
+	}
+	for _, g := range aged {
+		// An operator that is down withdraws nothing; one that never spoke cannot be waited for.
+		if f.owners && g.owner == OwnerOperator && f.known[OwnerOperator] {
+			v.stuck = true
+			continue
+		}
+		v.end[g] = true
+	}
+	return v
+}
+
+// tooMany says whether so many of all owners went or are silent that a lost path is the likelier
+// reason: more than two and more than 20 %, or all of two or more.
+func tooMany(n, total int) bool {
+	return n > 2 && 5*n > total || n >= 2 && n >= total
+}
+
+// spans returns, per revision of a message, whether its deletions are of several owners. Deletions
+// of OwnerEverybody and of the operator's rows are each an owner of their own: no writer deletes two
+// of them at once.
+func spans(deletions []deletion) map[int64]bool {
+	first := map[int64]string{}
+	out := map[int64]bool{}
+	for _, d := range deletions {
+		id := d.owner
+		if id == OwnerEverybody || id == OwnerOperator {
+			id = "/" + d.key
+		}
+		switch was, seen := first[d.revision]; {
+		case !seen:
+			first[d.revision] = id
+		case was != id:
+			out[d.revision] = true
+		}
+	}
+	return out
+}
+
+// deletion is one observed deletion of a row that was known.
+type deletion struct {
+	revision int64
+	key      string
+	owner    string
+}

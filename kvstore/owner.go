@@ -1,0 +1,64 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"strings"
+
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+// OwnedBy tells who owns a row: the name of a node, OwnerOperator or OwnerEverybody. It is given
+// before Run; without it the kind of row decides.
+func (w *Watch[K, V]) OwnedBy(owner func(K, V) string) { w.owner = owner }
+
+// ownerOf returns who owns a row. The rows of a node have its name, in the key or by the address of
+// their host.
+func (w *Watch[K, V]) ownerOf(k K, v V) string {
+	if w.owner != nil {
+		return w.owner(k, v)
+	}
+	switch k := any(k).(type) {
+	case schema.NodeKey:
+		return k.Name
+	case schema.EndpointKey:
+		return k.Node
+	case schema.ServiceKey, schema.DefinitionKey:
+		return OwnerOperator
+	}
+	if ip, ok := any(v).(schema.IP); ok && ip.HostIP.IsValid() {
+		return w.follow.guard.nodeAt(ip.HostIP)
+	}
+	return OwnerEverybody
+}
+
+// learn remembers the addresses of a node: rows of addresses name only those.
+func (w *Watch[K, V]) learn(k K, v V) {
+	n, ok := any(v).(schema.Node)
+	if !ok || w.follow.guard == nil {
+		return
+	}
+	for _, a := range n.Addresses {
+		w.follow.guard.nodeHas(n.Name, a.IP)
+	}
+}
+
+// resourceOf is the word for the rows under a prefix.
+func resourceOf(prefix string) string {
+	switch {
+	case strings.HasPrefix(prefix, schema.IPsPrefix), strings.HasPrefix(prefix, schema.CachedIPsPrefix):
+		return "ips"
+	case strings.HasPrefix(prefix, schema.NodesPrefix), strings.HasPrefix(prefix, schema.CachedNodesPrefix):
+		return "nodes"
+	case strings.HasPrefix(prefix, schema.IdentitiesPrefix), strings.HasPrefix(prefix, schema.CachedIdentityPrefix):
+		return "identities"
+	case strings.HasPrefix(prefix, schema.ServicesPrefix), strings.HasPrefix(prefix, schema.CachedServicesPrefix):
+		return "services"
+	case strings.HasPrefix(prefix, schema.EndpointsPrefix):
+		return "endpoints"
+	case strings.HasPrefix(prefix, schema.DefinitionsPrefix):
+		return "definitions"
+	}
+	return strings.TrimSuffix(prefix, "/")
+}

@@ -1,0 +1,230 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/weft-net/weft/state"
+)
+
+// hold is what a watch keeps in its table although the store does not have it. The lock is held
+// while rows are written, so that a row is not put and let go at once.
+type hold[K comparable] struct {
+	mu     sync.Mutex
+	rows   map[string]heldRow[K] // by raw key
+	listed bool
+}
+
+type heldRow[K comparable] struct {
+	key   K
+	group heldGroup
+	since time.Time
+}
+
+// Restore fills the table before Run with rows that were known when the process ran last, as they
+// stood at a revision that was confirmed at the time given; it returns how many it took. The source
+// is not synced by it. The first list decides: on the lineage that the guard has on disk what is
+// absent was deleted, else it is held.
+func (w *Watch[K, V]) Restore(kvs iter.Seq[KV], revision int64, at time.Time) (restored int) {
+	w.hold.mu.Lock()
+	defer w.hold.mu.Unlock()
+	for kv := range kvs {
+		k, v, err := w.decode(kv)
+		if err != nil {
+			w.reject(kv, err)
+			continue
+		}
+		if kv.ModRevision == 0 {
+			kv.ModRevision = revision
+		}
+		w.learn(k, v)
+		w.table.Put(w.source, kv.ModRevision, k, v)
+		restored++
+	}
+	w.table.Confirm(w.source, at)
+	if restored > 0 {
+		w.follow.generation = generationOnDisk
+	}
+	return restored
+}
+
+// keepLocked adds what must stay to the list in progress and returns how many rows are held.
+func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity) int {
+	g := w.follow.guard
+	if g == nil {
+		return 0
+	}
+	present := make(map[K]struct{}, len(w.pending))
+	for _, r := range w.pending {
+		present[r.key] = struct{}{}
+		w.learn(r.key, r.value.Value)
+	}
+	stay := func(k K, v V, origin int64) {
+		w.pending = append(w.pending, row[K, V]{k, state.Stamped[V]{Value: v, Origin: origin}})
+		present[k] = struct{}{}
+	}
+	for raw, h := range w.hold.rows {
+		old, ok := w.table.Get(h.key)
+		if _, back := present[h.key]; back || !ok || old.Source != w.source {
+			delete(w.hold.rows, raw)
+			continue
+		}
+		stay(h.key, old.Value, old.Origin)
+	}
+	if continuity == ContinuityBroken || continuity == ContinuityUnproven {
+		clock := g.time()
+		for r := range w.table.All() {
+			if _, ok := present[r.Key]; ok || r.Source != w.source {
+				continue
+			}
+			w.holdLocked(r.Key, r.Value, heldGroup{why: WhyLineage, revision: revision, born: clock})
+			stay(r.Key, r.Value, r.Origin)
+		}
+	}
+	w.hold.listed = true
+	return len(w.hold.rows)
+}
+
+func (w *Watch[K, V]) holdLocked(k K, v V, group heldGroup) {
+	if w.hold.rows == nil {
+		w.hold.rows = map[string]heldRow[K]{}
+	}
+	group.owner = w.ownerOf(k, v)
+	w.hold.rows[w.codec.Prefix+w.codec.FormatKey(k)] = heldRow[K]{k, group, time.Now()}
+}
+
+// apply writes changes to the table. A deletion that no owner makes is held.
+func (w *Watch[K, V]) apply(_ context.Context, changes []change[K, V]) {
+	g := w.follow.guard
+	w.hold.mu.Lock()
+	before := len(w.hold.rows)
+	var held map[int64]bool
+	if g != nil {
+		held = spans(w.deletions(changes))
+	}
+	w.table.Update(func(tw *state.Writer[K, V]) {
+		for _, c := range changes {
+			switch {
+			case !c.deleted:
+				tw.Put(w.source, c.value.Origin, c.key, c.value.Value)
+				delete(w.hold.rows, c.raw)
+			case held[c.value.Origin]:
+				if v, ok := tw.Get(c.key); ok {
+					w.holdLocked(c.key, v, heldGroup{why: WhySpan, revision: c.value.Origin, born: g.time()})
+				}
+			default:
+				tw.Delete(w.source, c.value.Origin, c.key)
+				delete(w.hold.rows, c.raw)
+			}
+		}
+	})
+	after := len(w.hold.rows)
+	w.hold.mu.Unlock()
+	if g == nil {
+		return
+	}
+	if after != before {
+		g.refresh()
+	}
+}
+
+// deletions are those of rows that are known, with their owners.
+func (w *Watch[K, V]) deletions(changes []change[K, V]) []deletion {
+	var out []deletion
+	fresh := map[K]V{} // put by this message
+	for _, c := range changes {
+		if !c.deleted {
+			fresh[c.key] = c.value.Value
+			w.learn(c.key, c.value.Value)
+			continue
+		}
+		v, ok := fresh[c.key]
+		if !ok {
+			old, there := w.table.Get(c.key)
+			if !there || old.Source != w.source {
+				continue
+			}
+			v = old.Value
+		}
+		delete(fresh, c.key)
+		out = append(out, deletion{revision: c.value.Origin, key: c.raw, owner: w.ownerOf(c.key, v)})
+	}
+	return out
+}
+
+// mark says whether the source has delivered everything it has.
+func (w *Watch[K, V]) mark(holding bool) {
+	w.hold.mu.Lock()
+	defer w.hold.mu.Unlock()
+	switch {
+	case !w.hold.listed:
+	case holding:
+		w.table.MarkUnsynced(w.source)
+	default:
+		w.table.MarkSynced(w.source)
+	}
+}
+
+func (w *Watch[K, V]) groups(into map[heldGroup]int, kinds map[string]int) {
+	w.hold.mu.Lock()
+	defer w.hold.mu.Unlock()
+	for _, h := range w.hold.rows {
+		into[h.group]++
+	}
+	if n := len(w.hold.rows); n > 0 {
+		kinds[resourceOf(w.codec.Prefix)] += n
+	}
+}
+
+func (w *Watch[K, V]) heldRows(limit int) []HeldRow {
+	w.hold.mu.Lock()
+	defer w.hold.mu.Unlock()
+	var out []HeldRow
+	for raw, h := range w.hold.rows {
+		if len(out) >= limit {
+			break
+		}
+		out = append(out, HeldRow{raw, resourceOf(w.codec.Prefix), h.group.owner, h.since, h.group.why})
+	}
+	return out
+}
+
+// end deletes the held rows of some groups.
+func (w *Watch[K, V]) end(gone func(heldGroup) bool) (ended int) {
+	w.hold.mu.Lock()
+	defer w.hold.mu.Unlock()
+	w.table.Update(func(tw *state.Writer[K, V]) {
+		for raw, h := range w.hold.rows {
+			if gone(h.group) {
+				tw.Delete(w.source, h.group.revision, h.key)
+				delete(w.hold.rows, raw)
+				ended++
+			}
+		}
+	})
+	return ended
+}
+
+// values are the held rows as they would stand in the store.
+func (w *Watch[K, V]) values() ([]KV, error) {
+	w.hold.mu.Lock()
+	defer w.hold.mu.Unlock()
+	out := make([]KV, 0, len(w.hold.rows))
+	for raw, h := range w.hold.rows {
+		r, ok := w.table.Get(h.key)
+		if !ok {
+			continue
+		}
+		b, err := w.codec.Encode(h.key, r.Value)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, KV{Key: raw, Value: b})
+	}
+	return out, nil
+}
