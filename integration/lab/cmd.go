@@ -45,7 +45,7 @@ func Command() *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(c.up(), c.down(), c.demo(), c.status(), c.cut(), c.heal(), c.kill(), c.start(), c.exec(), c.load(), c.check(),
+	root.AddCommand(c.up(), c.down(), c.demo(), c.status(), c.cut(), c.heal(), c.kill(), c.start(), c.exec(), c.load(), c.check(), c.store(),
 		etcdCommand(), workloadCommand(), clientCommand())
 	return root
 }
@@ -58,6 +58,7 @@ func (c *command) shape(cmd *cobra.Command) {
 	f.IntVar(&o.Pods, "pods", o.Pods, "pods on each node")
 	f.StringVar((*string)(&o.Mode), "mode", string(o.Mode), "path between nodes: vxlan or native")
 	f.StringVar((*string)(&o.Family), "family", string(o.Family), "addresses of pods: 4, 6 or dual")
+	f.DurationVar(&o.LeaseTTL, "lease-ttl", o.LeaseTTL, "how long a node's rows outlive its agent (default: the agent's)")
 	f.IntVar(&o.WANMTU, "wan-mtu", o.WANMTU, "largest packet between clusters, bytes")
 	for name, values := range map[string][]string{"mode": {string(VXLAN), string(Native)}, "family": {"4", "6", "dual"}} {
 		// The flag was defined above; the only error is that it was not.

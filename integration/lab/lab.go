@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"time"
 )
 
 // Mode says how packets cross from node to node.
@@ -56,8 +57,9 @@ type Options struct {
 	Pods     int // per node
 	Mode     Mode
 	Family   Family
-	WANMTU   int    // largest packet between clusters, bytes
-	Weft     string // the weft binary that the lab's processes run
+	WANMTU   int           // largest packet between clusters, bytes
+	LeaseTTL time.Duration // how long a node's rows outlive its agent; 0: the agent's default
+	Weft     string        // the weft binary that the lab's processes run
 }
 
 // DefaultOptions are two clusters of two nodes with two pods each, over VXLAN, with IPv4.

@@ -24,9 +24,10 @@ type Lab struct {
 	Mode     Mode      `json:"mode"`
 	Family   Family    `json:"family"`
 	WANMTU   int       `json:"wanMTU"`
-	WAN      string    `json:"wan"`   // namespace of the router between the clusters
-	BPFFS    string    `json:"bpffs"` // mount of the lab's own bpf file system
-	Weft     string    `json:"weft"`  // binary that the processes run
+	LeaseTTL string    `json:"leaseTTL,omitempty"` // of the agents; empty: their default
+	WAN      string    `json:"wan"`                // namespace of the router between the clusters
+	BPFFS    string    `json:"bpffs"`              // mount of the lab's own bpf file system
+	Weft     string    `json:"weft"`               // binary that the processes run
 	Clusters []Cluster `json:"clusters"`
 }
 
@@ -37,8 +38,9 @@ type Cluster struct {
 	Switch       string         `json:"switch"` // namespace with the bridges of the data and control networks
 	Etcd         Process        `json:"etcd"`
 	Operator     Process        `json:"operator"`
-	Endpoint     string         `json:"endpoint"` // URL of the etcd
-	CA           string         `json:"ca"`       // file; signs the etcd's certificate and its clients'
+	Endpoint     string         `json:"endpoint"`            // URL of the etcd
+	EtcdToken    string         `json:"etcdToken,omitempty"` // what its cluster id is made of; empty: the default
+	CA           string         `json:"ca"`                  // file; signs the etcd's certificate and its clients'
 	AdminCert    string         `json:"adminCert"`
 	AdminKey     string         `json:"adminKey"`
 	RemoteCert   string         `json:"remoteCert"` // what other clusters read this one with
@@ -99,6 +101,9 @@ func plan(o Options) *Lab {
 	l := &Lab{
 		Name: o.Name, Dir: o.Dir, Mode: o.Mode, Family: o.Family, WANMTU: o.WANMTU, Weft: o.Weft,
 		WAN: prefix(o.Name) + "wan", BPFFS: filepath.Join(o.Dir, "bpf"),
+	}
+	if o.LeaseTTL > 0 {
+		l.LeaseTTL = o.LeaseTTL.String()
 	}
 	for c := 1; c <= o.Clusters; c++ {
 		l.Clusters = append(l.Clusters, planCluster(o, c))

@@ -49,6 +49,7 @@ func etcdCommand() *cobra.Command {
 	f.StringVar(&cfg.CAFile, "ca", "", "authority of the clients")
 	f.StringVar(&cfg.CertFile, "cert", "", "certificate of the server")
 	f.StringVar(&cfg.KeyFile, "key", "", "key of the server")
+	f.StringVar(&cfg.Token, "token", "", "what its cluster id is made of")
 	f.StringVar(&ready, "ready", "", "file to write once it serves")
 	f.BoolVar(&cfg.UnsafeNoFsync, "no-fsync", true, "a lab does not outlive a power failure anyway")
 	return cmd

@@ -139,7 +139,7 @@ func (l *Lab) startStores(ctx context.Context) error {
 // a kill.
 func (l *Lab) startEtcd(ctx context.Context, c *Cluster) error {
 	dir := filepath.Dir(c.CA)
-	err := l.start(&c.Etcd, "lab", "etcd", "--dir", filepath.Join(dir, "etcd"), "--url", c.Endpoint,
+	err := l.start(&c.Etcd, "lab", "etcd", "--dir", storeDir(c), "--token", c.EtcdToken, "--url", c.Endpoint,
 		"--ca", c.CA, "--cert", filepath.Join(dir, "etcd.crt"), "--key", filepath.Join(dir, "etcd.key"),
 		"--ready", readyFile(c))
 	if err != nil {
