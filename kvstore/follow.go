@@ -186,6 +186,9 @@ func (f *follower) list(ctx context.Context) error {
 	}
 	f.lineage, f.revision, f.generation, f.broken = next, rev, generation, false
 	f.sink.listed(rev, f.continuity)
+	if f.guard != nil {
+		f.guard.settled(f, generation)
+	}
 	f.sink.confirmed(rev, began)
 	f.update(func(s *followStatus) {
 		s.synced, s.revision, s.confirmed = true, rev, began

@@ -6,6 +6,7 @@ package kvstore
 import (
 	"context"
 	"log/slog"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -46,6 +47,9 @@ func (c GuardConfig) withDefaults() GuardConfig {
 // generationOnDisk is that of the lineage on disk: of rows that were known before this process.
 const generationOnDisk = 1
 
+// generationNone is that of no lineage that is or will be.
+const generationNone = math.MaxUint64
+
 // Guard decides what the absence of rows from one store means: an observed deletion is a fact, an
 // absence is only evidence. All watches of one client share it. It knows the lineage of the store
 // (cluster id, epoch, and the last put that any of them saw), holds what is absent from a store that
@@ -71,6 +75,8 @@ type Guard struct {
 	renewed    chan struct{} // closed and replaced with each generation
 
 	followers map[*follower]uint64 // generation of each one's rows
+	left      map[string]uint64    // the same of those that ended, by prefix
+	broke     bool                 // and not yet all rows were judged: the file keeps what was before
 	members   map[member]struct{}
 	nodes     map[netip.Addr]string
 	words     map[string]ownerWord
@@ -93,6 +99,7 @@ type member interface {
 	heldRows(limit int) []HeldRow
 	end(gone func(heldGroup) bool) int
 	values() ([]KV, error)
+	prefix() string
 }
 
 // NewGuard returns a guard of the store behind c. It guards watches that are given it in their
@@ -102,7 +109,7 @@ func NewGuard(c *Client, cfg GuardConfig, log *slog.Logger) *Guard {
 		c: c, cfg: cfg.withDefaults(), log: log,
 		turn: make(chan struct{}, 1), marking: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		renewed: make(chan struct{}), changed: make(chan struct{}),
-		followers: map[*follower]uint64{}, members: map[member]struct{}{},
+		followers: map[*follower]uint64{}, left: map[string]uint64{}, members: map[member]struct{}{},
 		nodes: map[netip.Addr]string{}, words: map[string]ownerWord{}, known: map[string]bool{},
 	}
 }
@@ -170,11 +177,19 @@ func (g *Guard) judge(ctx context.Context, f *follower, next lineage, broken boo
 	if g.continuity != found && mine == g.generation {
 		g.continuity = found
 	}
-	g.followers[f] = g.generation
 	generation = g.generation
 	g.mu.Unlock()
 	g.refresh()
 	return result, generation, nil
+}
+
+// settled says that what a follower listed has been taken over: it waits for nothing any more.
+func (g *Guard) settled(f *follower, generation uint64) {
+	g.mu.Lock()
+	g.followers[f] = generation
+	delete(g.left, f.cfg.prefix)
+	g.mu.Unlock()
+	g.refresh()
 }
 
 // breakLocked begins a new lineage: every follower lists once more.
@@ -183,7 +198,7 @@ func (g *Guard) breakLocked(how Continuity, next lineage, reason string) {
 	if g.generation == generationOnDisk {
 		g.rest = time.Now().Add(g.cfg.Brief) // nobody can say yet what is missing
 	}
-	g.lineage, g.continuity, g.reason, g.dirty = next, how, reason, true
+	g.lineage, g.continuity, g.reason, g.dirty, g.broke = next, how, reason, true, true
 	g.generation++
 	g.words = map[string]ownerWord{}
 	close(g.renewed)
@@ -239,10 +254,28 @@ func (g *Guard) join(f *follower) (leave func()) {
 	g.mu.Unlock()
 	return func() {
 		g.mu.Lock()
+		g.left[f.cfg.prefix] = g.followers[f]
 		delete(g.followers, f)
 		g.mu.Unlock()
 		g.refresh()
 	}
+}
+
+// leftBy returns of which generation the rows are that an earlier watch of a prefix has left.
+func (g *Guard) leftBy(prefix string) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if generation := g.left[prefix]; generation != 0 {
+		return generation
+	}
+	return generationOnDisk
+}
+
+// forget makes the rows that a watch leaves those of no lineage that is known.
+func (g *Guard) forget(prefix string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left[prefix] = generationNone
 }
 
 // enroll makes a watch known until the returned function is called.

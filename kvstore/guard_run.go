@@ -94,9 +94,12 @@ func (g *Guard) epoch(ev event) {
 	case g.lineage.epoch == "":
 		g.lineage.epoch, g.dirty = id, true
 	default:
-		next := g.lineage
-		next.epoch = id
-		g.breakLocked(ContinuityBroken, next, "the store has a new epoch")
+		// Somebody found another lineage. Everybody lists once more, and the witness tells whether
+		// this process was with that store already.
+		g.log.Info("the store has a new epoch", "cluster", g.cfg.Cluster, "epoch", id)
+		g.lineage.epoch, g.dirty = id, true
+		close(g.renewed)
+		g.renewed = make(chan struct{})
 	}
 	g.mu.Unlock()
 	g.refresh()
@@ -224,6 +227,10 @@ func (g *Guard) refresh() {
 	for _, generation := range g.followers {
 		holding = holding || generation != 0 && generation != g.generation && g.generation > generationOnDisk
 	}
+	for _, generation := range g.left {
+		holding = holding || generation == generationNone
+	}
+	g.broke = g.broke && holding
 	if holding != g.holding {
 		g.holding = holding
 		if holding {
@@ -244,11 +251,12 @@ func (g *Guard) refresh() {
 	}
 }
 
-// save writes the lineage to disk if it has changed.
+// save writes the lineage to disk if it has changed. After a break that is only done when nothing is
+// held any more: a process that starts anew meanwhile has to find the break again.
 func (g *Guard) save() {
 	g.mu.Lock()
-	l, dirty := g.lineage, g.dirty && g.cfg.File != ""
-	g.dirty = false
+	l, dirty := g.lineage, g.dirty && g.cfg.File != "" && !g.broke
+	g.dirty = g.dirty && !dirty
 	g.mu.Unlock()
 	if !dirty || l.revision == 0 {
 		return

@@ -6,6 +6,7 @@ package kvstore_test
 import (
 	"encoding/hex"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,6 +28,8 @@ type guarded struct {
 	guard  *kvstore.Guard
 	table  *state.Table[string, string]
 	watch  *kvstore.Watch[string, string]
+
+	stopWatch func()
 }
 
 func guardConfig() kvstore.GuardConfig {
@@ -89,8 +92,8 @@ func (g *guarded) start(t *testing.T, cfg kvstore.GuardConfig, before func()) (s
 		before()
 	}
 	stopGuard := kvstoretest.Go(t, g.guard.Run)
-	stopWatch := kvstoretest.Go(t, g.watch.Run)
-	return func() { stopWatch(); stopGuard() }
+	g.stopWatch = kvstoretest.Go(t, g.watch.Run)
+	return func() { g.stopWatch(); stopGuard() }
 }
 
 func (g *guarded) wantSynced(t *testing.T, want bool) {
@@ -310,6 +313,136 @@ func TestGuard_Decisions(t *testing.T) {
 	if d, all, err := g.guard.Adopt(t.Context(), "test"); err != nil || !all || d.Rows != 200 {
 		t.Fatalf("adopt: %+v, %v, %v", d, all, err)
 	}
+	g.wantSynced(t, true)
+	g.wantEqual(t)
+}
+
+// TestGuard_Restored: an old snapshot comes back, plain, below or above what was seen.
+func TestGuard_Restored(t *testing.T) {
+	t.Parallel()
+	for _, overtaken := range []bool{false, true} {
+		t.Run(fmt.Sprintf("overtaken-%v", overtaken), func(t *testing.T) {
+			t.Parallel()
+			g := newGuarded(t, guardConfig(), 2)
+			dir, old := g.Config().Dir, filepath.Join(t.TempDir(), "old")
+			g.Kill()
+			if err := os.CopyFS(old, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			g.Restart()
+			g.Delete(g.direct, kvstoretest.Prefix+"n0-000000") // comes back, and its owner deletes it again
+			g.publish("n1", 5)
+			g.wantEqual(t)
+			g.Proxy.Part()
+			g.Kill()
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.CopyFS(dir, os.DirFS(old)); err != nil {
+				t.Fatal(err)
+			}
+			g.Restart()
+			if overtaken {
+				g.Burn(g.direct, 100)
+			}
+			g.Proxy.Rejoin()
+			g.wantHeld(t, 3)
+			g.wantSynced(t, false)
+			if g.table.Len() != 23 {
+				t.Fatalf("%d rows, want 20 and 3 held", g.table.Len())
+			}
+			g.revive(t, 2)
+			g.publish("n1", 4)
+			g.Delete(g.direct, kvstoretest.Prefix+"n0-000000")
+			g.wantHeld(t, 1)
+			g.confirm(t, "n1", 2)
+			g.wantSynced(t, true)
+			g.wantEqual(t)
+		})
+	}
+}
+
+// TestGuard_Compacted: a history that cannot be asked for any more holds until owners have spoken.
+func TestGuard_Compacted(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, guardConfig(), 2)
+	g.Proxy.Part()
+	g.Delete(g.direct, kvstoretest.Prefix+"n0-000000")
+	g.publish("n9", 2) // the last that was seen before
+	g.Compact(g.direct)
+	g.Proxy.Rejoin()
+	g.wantHeld(t, 1)
+	if st := g.guard.Status(); st.Lineage != kvstore.ContinuityUnproven {
+		t.Fatalf("lineage is %s", st.Lineage)
+	}
+	g.confirm(t, "n0", 1)
+	g.wantSynced(t, true)
+	g.wantEqual(t)
+}
+
+// TestGuard_NextWatch: what one watch held is held by the next one of the same rows.
+func TestGuard_NextWatch(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, guardConfig(), 2)
+	run := func() (stop func()) {
+		cfg := kvstoretest.WatchConfig()
+		cfg.Guard = g.guard
+		g.watch = kvstore.NewWatch(g.client, kvstoretest.Codec(), g.table, cfg, kvstoretest.Log(t))
+		g.watch.OwnedBy(func(k, _ string) string { owner, _, _ := strings.Cut(k, "-"); return owner })
+		return kvstoretest.Go(t, g.watch.Run)
+	}
+	g.stopWatch()
+	g.Delete(g.direct, kvstoretest.Prefix+"n0-000000")
+	stop := run()
+	g.wantSynced(t, true)
+	g.wantEqual(t)
+	g.Wipe()
+	g.wantHeld(t, 19)
+	stop()
+	if holding, _ := g.guard.Holding(); !holding {
+		t.Fatal("the hold ended with the watch")
+	}
+	run()
+	g.wantHeld(t, 19)
+	g.wantSynced(t, false)
+	g.revive(t, 2)
+	for n := range 10 {
+		g.confirm(t, fmt.Sprintf("n%d", n), 2)
+	}
+	g.wantSynced(t, true)
+	g.wantEqual(t)
+}
+
+// TestGuard_OneOwnerOfMany: a watch that sees rows of only one owner go asks what else went.
+func TestGuard_OneOwnerOfMany(t *testing.T) {
+	t.Parallel()
+	g := &guarded{Server: plain(t)}
+	g.direct = g.Client()
+	g.revive(t, 1)
+	g.publish("n0", 5)
+	g.start(t, guardConfig(), nil)
+	g.wantSynced(t, true)
+	g.Commit(g.direct, clientv3.OpDelete(kvstoretest.Prefix, clientv3.WithPrefix()), clientv3.OpDelete(schema.EpochKey))
+	g.wantHeld(t, 5)
+	g.wantSynced(t, false)
+	g.revive(t, 1)
+	g.publish("n0", 5)
+	g.wantSynced(t, true)
+	g.Commit(g.direct, clientv3.OpDelete(kvstoretest.Prefix, clientv3.WithPrefix()))
+	g.wantEqual(t)
+}
+
+// TestGuard_Foreign: a store without owners' rows is held by the limit alone.
+func TestGuard_Foreign(t *testing.T) {
+	t.Parallel()
+	cfg := guardConfig()
+	cfg.Owners, cfg.Limit = false, 2*time.Second
+	g := newGuarded(t, cfg, 2)
+	g.Wipe()
+	g.wantHeld(t, 20)
+	g.publish("n0", 2)
+	g.wantHeld(t, 18)
+	g.Put(g.direct, schema.HeartbeatKey, "now")
 	g.wantSynced(t, true)
 	g.wantEqual(t)
 }

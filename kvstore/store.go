@@ -30,6 +30,9 @@ type StoreConfig[K comparable, V any] struct {
 	Feed Feed
 	// Companions are rows of other kinds, written in the same transaction.
 	Companions []Companion[K, V]
+	// Guard is set for rows of the cluster, whose writer is not the only one that ever wrote them:
+	// rows of an earlier life stay while it holds. A node's rows need none.
+	Guard *Guard
 	// Follow says how prefixes without a Feed are followed. Its Source is not used.
 	Follow WatchConfig
 	// MaxOps is the number of writes in one transaction. Default 100; etcd's own limit is 128.

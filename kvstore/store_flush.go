@@ -34,10 +34,18 @@ func (s *Store[K, V]) flush(ctx context.Context, lease Lease) (next time.Time, m
 		return s.pauseUntil, false
 	}
 	synced := s.table.Synced()
+	if s.cfg.Guard != nil {
+		holding, _ := s.cfg.Guard.Holding()
+		synced = synced && !holding
+	}
 	s.mu.Lock()
 	b, next := s.collectLocked(lease.ID)
-	if len(b.ops) == 0 && synced {
+	switch {
+	case len(b.ops) > 0:
+	case synced:
 		s.collectStaleLocked(b)
+	case s.cfg.Guard != nil && len(s.stale) > 0 && next.IsZero():
+		next = time.Now().Add(s.cfg.MaxBackoff) // the hold may be over
 	}
 	s.mu.Unlock()
 	if len(b.ops) == 0 {

@@ -144,7 +144,9 @@ func NewWatch[K comparable, V any](c *Client, codec schema.Codec[K, V], table *s
 // source.
 func (w *Watch[K, V]) Run(ctx context.Context) error {
 	if g := w.follow.guard; g != nil {
+		w.inherit()
 		defer g.enroll(w)()
+		defer w.leave()
 	}
 	return w.follow.run(ctx)
 }

@@ -47,11 +47,28 @@ func (w *Watch[K, V]) Restore(kvs iter.Seq[KV], revision int64, at time.Time) (r
 		restored++
 	}
 	w.table.Confirm(w.source, at)
-	if restored > 0 {
-		w.follow.generation = generationOnDisk
-	}
 	return restored
 }
+
+// inherit finds out of which lineage the rows are that stand in the table before the first list.
+func (w *Watch[K, V]) inherit() {
+	for _, s := range w.table.Sources() {
+		if s.Source == w.source && s.Rows > 0 && w.follow.generation == 0 {
+			w.follow.generation = w.follow.guard.leftBy(w.codec.Prefix)
+		}
+	}
+}
+
+// leave leaves rows behind for another watch. Held ones are held again by that one.
+func (w *Watch[K, V]) leave() {
+	w.hold.mu.Lock()
+	defer w.hold.mu.Unlock()
+	if len(w.hold.rows) > 0 {
+		w.follow.guard.forget(w.codec.Prefix)
+	}
+}
+
+func (w *Watch[K, V]) prefix() string { return w.codec.Prefix }
 
 // keepLocked adds what must stay to the list in progress and returns how many rows are held.
 func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity) int {
@@ -99,14 +116,21 @@ func (w *Watch[K, V]) holdLocked(k K, v V, group heldGroup) {
 }
 
 // apply writes changes to the table. A deletion that no owner makes is held.
-func (w *Watch[K, V]) apply(_ context.Context, changes []change[K, V]) {
+func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) {
 	g := w.follow.guard
-	w.hold.mu.Lock()
-	before := len(w.hold.rows)
 	var held map[int64]bool
 	if g != nil {
-		held = spans(w.deletions(changes))
+		deletions := w.deletions(changes)
+		held = spans(deletions)
+		// What empties the table may be the part of a larger deletion that this watch sees.
+		if n := len(deletions); n > 0 && n >= w.stored() {
+			if last := deletions[n-1]; !held[last.revision] && g.wide(ctx, last.revision, w.codec.Prefix, last.owner) {
+				held[last.revision] = true
+			}
+		}
 	}
+	w.hold.mu.Lock()
+	before := len(w.hold.rows)
 	w.table.Update(func(tw *state.Writer[K, V]) {
 		for _, c := range changes {
 			switch {
@@ -131,6 +155,18 @@ func (w *Watch[K, V]) apply(_ context.Context, changes []change[K, V]) {
 	if after != before {
 		g.refresh()
 	}
+}
+
+// stored is the number of the source's rows that are not held.
+func (w *Watch[K, V]) stored() int {
+	w.hold.mu.Lock()
+	defer w.hold.mu.Unlock()
+	for _, s := range w.table.Sources() {
+		if s.Source == w.source {
+			return s.Rows - len(w.hold.rows)
+		}
+	}
+	return 0
 }
 
 // deletions are those of rows that are known, with their owners.

@@ -1,0 +1,160 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+func TestJudgeHold(t *testing.T) {
+	const e, old = "e", "old"
+	said := func(epoch string, mod int64) ownerWord {
+		return ownerWord{schema.Owner{Epoch: epoch, Complete: true}, mod}
+	}
+	group := func(owner string, why Why, born time.Duration) heldGroup {
+		return heldGroup{owner, why, 10, born}
+	}
+	names := func(n int) map[string]bool {
+		out := map[string]bool{}
+		for i := range n {
+			out[fmt.Sprintf("n%d", i)] = true
+		}
+		return out
+	}
+	a, b, c := group("n0", WhyLineage, 0), group("n1", WhyLineage, 0), group("n2", WhyLineage, 0)
+	span := group("n0", WhySpan, 0)
+	everybody, operator := group(OwnerEverybody, WhyLineage, 0), group(OwnerOperator, WhyLineage, 0)
+	for _, tt := range []struct {
+		name        string
+		groups      []heldGroup
+		words       map[string]ownerWord
+		known       map[string]bool
+		clock       time.Duration
+		foreign     bool // no owners' rows are expected
+		end         []heldGroup
+		unconfirmed int
+		stuck       bool
+	}{
+		{name: "silent-owner", groups: []heldGroup{a}, known: names(10), unconfirmed: 1},
+		{name: "owner-has-spoken", groups: []heldGroup{a, b}, words: map[string]ownerWord{"n0": said(e, 11)}, known: names(10), end: []heldGroup{a}, unconfirmed: 1},
+		{name: "word-of-before", groups: []heldGroup{a}, words: map[string]ownerWord{"n0": said(e, 10)}, known: names(10), unconfirmed: 1},
+		{name: "word-of-another-epoch", groups: []heldGroup{a}, words: map[string]ownerWord{"n0": said(old, 11)}, known: names(10), unconfirmed: 1},
+		{name: "not-complete", groups: []heldGroup{a}, words: map[string]ownerWord{"n0": {schema.Owner{Epoch: e}, 11}}, known: names(10), unconfirmed: 1},
+		{name: "limit-not-over", groups: []heldGroup{a}, known: names(10), clock: 59 * time.Minute, unconfirmed: 1},
+		{name: "limit-over", groups: []heldGroup{a}, known: names(10), clock: time.Hour, end: []heldGroup{a}, unconfirmed: 1},
+		{name: "born-later", groups: []heldGroup{group("n0", WhyLineage, time.Minute)}, known: names(10), clock: time.Hour, unconfirmed: 1},
+		{name: "brief-over", groups: []heldGroup{a, span}, known: names(10), clock: time.Minute, end: []heldGroup{span}, unconfirmed: 1},
+		{name: "too-many-silent", groups: []heldGroup{a, b, c}, known: names(10), clock: time.Hour, unconfirmed: 3, stuck: true},
+		{name: "a-fifth-is-silent", groups: []heldGroup{a, b, c}, known: names(15), clock: time.Hour, end: []heldGroup{a, b, c}, unconfirmed: 3},
+		{name: "both-of-two", groups: []heldGroup{a, b}, known: names(2), clock: time.Hour, unconfirmed: 2, stuck: true},
+		{name: "the-only-one", groups: []heldGroup{a}, known: names(1), clock: time.Hour, end: []heldGroup{a}, unconfirmed: 1},
+		{name: "foreign-store", groups: []heldGroup{a, b, c}, known: names(3), clock: time.Hour, foreign: true, end: []heldGroup{a, b, c}, unconfirmed: 3},
+		{name: "everybody-but-one", groups: []heldGroup{everybody}, words: map[string]ownerWord{"n0": said(e, 11)}, known: names(2), unconfirmed: 1},
+		{name: "everybody", groups: []heldGroup{everybody}, words: map[string]ownerWord{"n0": said(e, 11), "n1": said(e, 12)}, known: names(2), end: []heldGroup{everybody}},
+		{name: "nobody-known", groups: []heldGroup{everybody}, unconfirmed: 1},
+		{name: "operator-away", groups: []heldGroup{operator}, known: map[string]bool{OwnerOperator: true, "n0": true}, clock: 24 * time.Hour, unconfirmed: 1, stuck: true},
+		{name: "operator-has-spoken", groups: []heldGroup{operator}, words: map[string]ownerWord{OwnerOperator: said(e, 11)}, known: names(1), end: []heldGroup{operator}},
+		{name: "operator-that-never-spoke", groups: []heldGroup{operator}, known: names(1), clock: time.Hour, end: []heldGroup{operator}, unconfirmed: 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := holdFacts{
+				groups: map[heldGroup]int{}, words: tt.words, known: tt.known, epoch: e, clock: tt.clock,
+				limit: time.Hour, brief: time.Minute, owners: !tt.foreign,
+			}
+			for _, g := range tt.groups {
+				f.groups[g] = 1
+			}
+			want := holdVerdict{map[heldGroup]bool{}, tt.unconfirmed, tt.stuck}
+			for _, g := range tt.end {
+				want.end[g] = true
+			}
+			got := judgeHold(f)
+			if diff := cmp.Diff(fmt.Sprint(want), fmt.Sprint(got)); diff != "" {
+				t.Errorf("verdict (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestSpans(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		in   []deletion
+		want map[int64]bool
+	}{
+		{name: "nothing", want: map[int64]bool{}},
+		{"a-third-of-all-by-its-owner", []deletion{{5, "a", "n0"}, {5, "b", "n0"}, {5, "c", "n0"}}, map[int64]bool{}},
+		{"each-owner-its-own", []deletion{{5, "a", "n0"}, {6, "b", "n1"}}, map[int64]bool{}},
+		{"two-owners", []deletion{{5, "a", "n0"}, {5, "b", "n1"}, {6, "c", "n0"}}, map[int64]bool{5: true}},
+		{"one-row-of-the-cluster", []deletion{{5, "a", OwnerOperator}}, map[int64]bool{}},
+		{"two-rows-of-the-cluster", []deletion{{5, "a", OwnerOperator}, {5, "b", OwnerOperator}}, map[int64]bool{5: true}},
+		{"two-numbers", []deletion{{5, "a", OwnerEverybody}, {5, "b", OwnerEverybody}}, map[int64]bool{5: true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, spans(tt.in)); diff != "" {
+				t.Errorf("spans (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLineageFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lineage")
+	if _, ok, err := readLineage(path); ok || err != nil {
+		t.Fatalf("no file: %v, %v", ok, err)
+	}
+	want := lineage{7, "e", 20, witness{"k", 12, 99, true, 18}}
+	if err := writeLineage(path, want); err != nil {
+		t.Fatal(err)
+	}
+	got, ok, err := readLineage(path)
+	if !ok || err != nil || got != want {
+		t.Fatalf("got %+v, %v, %v; want %+v", got, ok, err, want)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"", string(b[:len(b)-1]), strings.Replace(string(b), "lineage 1", "lineage 2", 1), strings.Replace(string(b), `"k"`, `"l"`, 1)} {
+		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok, err := readLineage(path); ok || err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+	if left, _ := filepath.Glob(path + ".*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func FuzzLineage(f *testing.F) {
+	b, err := encodeLineage(lineage{7, "e", 20, witness{"k", 12, 99, true, 18}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := decodeLineage(b)
+		if err != nil {
+			return
+		}
+		out, err := encodeLineage(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := decodeLineage(out); err != nil || again != l {
+			t.Fatalf("got %+v, %v; want %+v", again, err, l)
+		}
+	})
+}
