@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weft-net/weft/agent/endpoint"
@@ -29,21 +30,22 @@ const etcd state.Source = "etcd"
 
 // Agent is one node's agent.
 type Agent struct {
-	cfg       Config
-	log       *slog.Logger
-	started   time.Time
-	client    *kvstore.Client
-	session   *kvstore.Session
-	tables    tables
-	watches   watches
-	stores    stores
-	allocator *identity.Allocator
-	pools     []*ipam.Pool
-	endpoints *endpoint.Manager
-	mesh      *clustermesh.Mesh
-	datapath  *datapath.Datapath
-	server    *server
-	parts     []part // what Run runs
+	cfg         Config
+	log         *slog.Logger
+	started     time.Time
+	client      *kvstore.Client
+	session     *kvstore.Session
+	tables      tables
+	watches     watches
+	stores      stores
+	allocator   *identity.Allocator
+	pools       []*ipam.Pool
+	endpoints   *endpoint.Manager
+	mesh        *clustermesh.Mesh
+	checkpoints *checkpoints
+	datapath    *datapath.Datapath
+	server      *server
+	parts       []part // what Run runs
 }
 
 // part is a component with its name.
@@ -91,8 +93,9 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	a.stores = newStores(a.client, a.session, cfg, a.tables, a.watches, log.With("part", "publish"))
 
 	// The other clusters, and what follows from all of them.
+	a.checkpoints = newCheckpoints(cfg, a.client, a.tables, func() clustermesh.Status { return a.mesh.Status() }, log.With("part", "checkpoint"))
 	a.mesh, err = clustermesh.New(clustermesh.Config{
-		Dir: cfg.ClusterMeshDir, Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters,
+		Dir: cfg.ClusterMeshDir, Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters, Kept: a.checkpoints,
 	}, clustermesh.Tables{
 		Nodes: a.tables.nodes, IPs: a.tables.ips, Identities: a.tables.identities, Services: a.tables.remoteServices,
 	}, registry, log.With("part", "clustermesh"))
@@ -102,7 +105,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	services := &services{
 		cfg: service.Config{Cluster: cfg.Cluster, ClusterID: cfg.ClusterID}, hold: defaultServiceHold, had: a.leftFrontends,
 		definitions: a.tables.definitions, endpoints: a.tables.endpoints, remote: a.tables.remoteServices,
-		frontends: a.tables.frontends, infos: a.tables.services,
+		restored: a.checkpoints.restored, frontends: a.tables.frontends, infos: a.tables.services,
 	}
 	clusters := &clusters{cfg: cfg, nodes: a.tables.nodes, clusters: a.tables.clusters}
 
@@ -134,8 +137,10 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	a.server = &server{
 		socket: cfg.Socket, endpoints: a.endpoints, tables: views, maps: MapViews(cfg.BPFFS, cfg.Node), status: a.Status, events: events,
 	}
-	if err := registry.Register(newStateCollector(views, a.Status)); err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
+	for _, c := range []prometheus.Collector{newStateCollector(views, a.Status), newCheckpointCollector(a.checkpoints)} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
 	}
 	serveMetrics := func(ctx context.Context) error { return metrics.Serve(ctx, cfg.Metrics, registry) }
 
@@ -145,7 +150,10 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 		part{"services", services.Run}, part{"clusters", clusters.Run}, part{"clustermesh", a.mesh.Run},
 	)
 	a.parts = append(a.parts, a.stores.parts()...)
-	a.parts = append(a.parts, a.watches.parts()...)
+	for _, w := range a.watches.parts() {
+		a.parts = append(a.parts, part{w.name, a.checkpoints.after(w.run)})
+	}
+	a.parts = append(a.parts, part{"checkpoints", a.checkpoints.Run})
 	a.parts = append(a.parts, part{"session", a.session.Run})
 	return a, nil
 }

@@ -38,6 +38,9 @@ func (a *Agent) remoteStatus(r clustermesh.RemoteStatus) *api.RemoteCluster {
 		if v.Reason == "" {
 			v.Reason = r.LastError
 		}
+		if kept := a.checkpoints.serving(r.Name); kept != "" {
+			v.Reason += "; its rows are in force " + kept
+		}
 		v.Hint = remoteHint(r.Phase, filepath.Join(a.cfg.ClusterMeshDir, r.Name))
 		return v
 	}

@@ -31,6 +31,7 @@ const defaultServiceHold = time.Minute
 // that was derived from half of the inputs would take backends away from it, so
 // nothing is written before our own definitions and endpoints are synced, and no
 // global service that it has before those of the other clusters are, or hold is over.
+// What was restored from a checkpoint counts as synced here: it is no half.
 type services struct {
 	cfg         service.Config
 	hold        time.Duration
@@ -38,6 +39,7 @@ type services struct {
 	definitions *state.Table[schema.DefinitionKey, schema.Definition]
 	endpoints   *state.Table[schema.EndpointKey, schema.Endpoint]
 	remote      *state.Table[schema.ServiceKey, schema.ClusterService]
+	restored    *state.Table[state.Source, bool] // sources whose rows are those of a checkpoint
 	frontends   *state.Table[service.Frontend, service.Service]
 	infos       *state.Table[schema.DefinitionKey, service.Info]
 }
@@ -56,6 +58,8 @@ func (s *services) Run(ctx context.Context) error {
 	defer definitions.Close()
 	defer endpoints.Close()
 	defer remote.Close()
+	restored := s.restored.Cursor()
+	defer restored.Close()
 	over := state.NewTable[string]("service-hold", state.Equal[bool]) // its row is the end of the hold
 	over.MarkSynced(derived)
 	overCursor := over.Cursor()
@@ -70,18 +74,34 @@ func (s *services) Run(ctx context.Context) error {
 		endpoints.Feed(serviceBatch, index.SetEndpoint, index.DeleteEndpoint)
 		remote.Feed(serviceBatch, index.SetRemote, index.DeleteRemote)
 		overCursor.Next(0)
+		restored.Next(0)
+		// In this order: what is complete was put before it was called so.
+		ours := s.complete(s.definitions) && s.complete(s.endpoints)
+		all := s.complete(s.remote)
 		changes := index.Flush()
 		for _, c := range changes.Frontends {
 			held[c.Frontend] = c
 		}
-		ours := definitions.Synced() && endpoints.Synced()
-		if ours && (remote.Synced() || over.Len() > 0) {
+		ours = ours && definitions.Drained() && endpoints.Drained()
+		if ours && (all && remote.Drained() || over.Len() > 0) {
 			had = nil
 		}
 		s.release(held, had, ours)
 		s.describe(index, changes.Services)
 		return nil
-	}, definitions, endpoints, remote, overCursor)
+	}, definitions, endpoints, remote, overCursor, restored)
+}
+
+// complete says that every source of a table has delivered all it has, or that what it had was
+// restored.
+func (s *services) complete(t interface{ Sources() []state.SourceStatus }) bool {
+	sources := t.Sources()
+	for _, src := range sources {
+		if _, restored := s.restored.Get(src.Source); !src.Synced && !restored {
+			return false
+		}
+	}
+	return len(sources) > 0
 }
 
 // release writes and forgets what need not be held any more: when ours is complete,

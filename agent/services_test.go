@@ -28,6 +28,7 @@ func newServices() *services {
 		definitions: state.NewTable[schema.DefinitionKey]("definitions", schema.Definition.Equal),
 		endpoints:   state.NewTable[schema.EndpointKey]("endpoints", schema.Endpoint.Equal),
 		remote:      state.NewTable[schema.ServiceKey]("remote-services", schema.ClusterService.Equal),
+		restored:    newRestored(),
 		frontends:   newFrontendTable(),
 		infos:       newServiceTable(),
 	}
@@ -116,6 +117,31 @@ func TestServices_HoldEnds(t *testing.T) {
 		synctest.Wait()
 		if d := cmp.Diff([]string{"10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 1"}, s.show()); d != "" {
 			t.Error(d)
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestServices_RestoredIsNoHalf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServices()
+		s.fill(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		s.restored.Put(derived, 0, "etcd", true)
+		synctest.Wait()
+		if d := cmp.Diff([]string{"10.96.0.1:80/TCP 1"}, s.show()); d != "" {
+			t.Errorf("ours restored: %s", d)
+		}
+		s.restored.Put(derived, 0, "cluster/b", true)
+		synctest.Wait()
+		if d := cmp.Diff([]string{"10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 1"}, s.show()); d != "" {
+			t.Errorf("all restored: %s", d)
+		}
+		if s.frontends.Synced() {
+			t.Error("what was restored is called synced: it would be pruned by")
 		}
 		cancel()
 		<-done

@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,8 @@ func (a *Agent) Status(context.Context) *api.StatusResponse {
 	}
 	s.Lines = append(s.Lines, a.datapathLines()...)
 	s.Lines = append(s.Lines, sessionLine(a.session.Status()))
-	s.Lines = append(s.Lines, watchLine(a.watches.status()), storeLine(a.stores.status()))
-	s.Lines = append(s.Lines, a.endpointLine(), a.addressLine(), a.identityLine(), a.serviceLine(), a.meshLine(), a.metricsLine())
+	s.Lines = append(s.Lines, watchLine(a.watches.status(), a.checkpoints.serving(a.cfg.Cluster)), storeLine(a.stores.status()))
+	s.Lines = append(s.Lines, a.endpointLine(), a.addressLine(), a.identityLine(), a.serviceLine(), a.meshLine(), a.checkpoints.line(), a.metricsLine())
 	for _, r := range a.mesh.Status().Remotes {
 		s.Remotes = append(s.Remotes, a.remoteStatus(r))
 	}
@@ -106,7 +107,7 @@ func storeProblem(err error) string {
 	return err.Error()
 }
 
-func watchLine(list []namedWatch) *api.StatusLine {
+func watchLine(list []namedWatch, kept string) *api.StatusLine {
 	l := ok("tables", "%d of our cluster, synced", len(list))
 	away := map[string][]string{} // tables by what is wrong with them
 	bad := 0
@@ -120,7 +121,7 @@ func watchLine(list []namedWatch) *api.StatusLine {
 		}
 		name, reason := w.table, ""
 		if !s.Synced {
-			name, reason = name+" (never synced)", "not connected yet"
+			name, reason = name+" ("+cmp.Or(kept, "never synced")+")", "not connected yet"
 		}
 		if s.LastError != nil {
 			reason, hint = storeProblem(s.LastError), storeHint(s.LastError)

@@ -27,7 +27,8 @@ func away(reason kvstore.Reason) error {
 // TestStatus_SaysWhatAndWhy: a fault of a store or of another cluster has a line that names it, why,
 // and what to do.
 func TestStatus_SaysWhatAndWhy(t *testing.T) {
-	a := &Agent{cfg: Config{ClusterMeshDir: "/mesh"}}
+	cfg := Config{ClusterMeshDir: "/mesh"}
+	a := &Agent{cfg: cfg, checkpoints: newCheckpoints(cfg, nil, newTables(), nil, nil)}
 	lease := kvstore.Lease{ID: 7, Generation: 1}
 	synced := kvstore.WatchStatus{Synced: true}
 	broken := func(reason kvstore.Reason) kvstore.WatchStatus {
@@ -55,11 +56,11 @@ func TestStatus_SaysWhatAndWhy(t *testing.T) {
 			"away", "may not do this", "weft store init"},
 		{"full", storeLine([]namedStore{{"nodes", kvstore.StoreStatus{Pending: 1, LastError: away(kvstore.ReasonFull)}}}), api.Health_HEALTH_FAILED,
 			"1 on their way", "the store is full", "compact"},
-		{"watches", watchLine([]namedWatch{{"nodes", synced}, {"ips", synced}}), api.Health_HEALTH_OK, "2 of our cluster", "", ""},
-		{"one-cause-told-once", watchLine([]namedWatch{{"nodes", broken(kvstore.ReasonSilent)}, {"ips", broken(kvstore.ReasonSilent)}, {"x", synced}}),
+		{"watches", watchLine([]namedWatch{{"nodes", synced}, {"ips", synced}}, ""), api.Health_HEALTH_OK, "2 of our cluster", "", ""},
+		{"one-cause-told-once", watchLine([]namedWatch{{"nodes", broken(kvstore.ReasonSilent)}, {"ips", broken(kvstore.ReasonSilent)}, {"x", synced}}, ""),
 			api.Health_HEALTH_FAILED, "2 of 3", "nodes, ips: https://e:1: connected, but no answer in time: cause", "https://e:1 has a leader"},
-		{"never-synced", watchLine([]namedWatch{{"nodes", kvstore.WatchStatus{}}}), api.Health_HEALTH_FAILED, "1 of 1", "nodes (never synced)", "see the line etcd"},
-		{"refused-rows", watchLine([]namedWatch{{"ips", kvstore.WatchStatus{Synced: true, Rejections: []kvstore.Rejection{{Key: "k", Reason: "bad"}}}}}),
+		{"never-synced", watchLine([]namedWatch{{"nodes", kvstore.WatchStatus{}}}, ""), api.Health_HEALTH_FAILED, "1 of 1", "nodes (never synced)", "see the line etcd"},
+		{"refused-rows", watchLine([]namedWatch{{"ips", kvstore.WatchStatus{Synced: true, Rejections: []kvstore.Rejection{{Key: "k", Reason: "bad"}}}}}, ""),
 			api.Health_HEALTH_WARNING, "", "ips: 1 rows refused, one is k: bad", "repair or delete"},
 		{"remote-ready", remote(clustermesh.PhaseReady, ""), api.Health_HEALTH_OK, "ready", "", ""},
 		{"remote-away", remote(clustermesh.PhaseAway, "why"), api.Health_HEALTH_FAILED, "away", "why", "its rows stay in force"},

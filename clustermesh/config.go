@@ -31,8 +31,20 @@ type Config struct {
 	Connect time.Duration
 	// RetryMin and RetryMax bound the pause before a remote is tried again. Defaults 500 ms, 15 s.
 	RetryMin, RetryMax time.Duration
+	// Kept holds what an earlier run knew of remotes. Nil: nothing.
+	Kept Kept
 	// Relist is the least time between two lists that a changed claim asks for. Default 1 s.
 	Relist time.Duration
+}
+
+// Kept holds the rows of remotes that an earlier run knew, for those that cannot be reached at the
+// start. Its methods are called from several goroutines.
+type Kept interface {
+	// ID is the cluster id that the rows of a remote were mirrored with, 0 where there are none.
+	ID(cluster string) uint32
+	// Restore puts the rows of one kind into their table, under SourceOf(cluster) and not synced,
+	// and returns how many.
+	Restore(cluster string, r schema.Resource) int
 }
 
 // Pin is what a remote was admitted with. It goes before what the remote says later, and before

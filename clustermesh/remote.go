@@ -35,6 +35,8 @@ type remote struct {
 	id      uint32
 	session *session
 	// phase and reason hold while there is no session.
+	// restored are the resources that were asked of what an earlier run kept.
+	restored  map[schema.Resource]bool
 	phase     Phase
 	reason    string
 	config    ConfigStatus
@@ -46,7 +48,7 @@ type remote struct {
 func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids, log *slog.Logger) *remote {
 	return &remote{
 		name: name, source: SourceOf(name), cfg: cfg, tables: tables, claims: claims, ids: ids,
-		log: log.With("cluster", name), phase: PhaseConnecting,
+		log: log.With("cluster", name), phase: PhaseConnecting, restored: make(map[schema.Resource]bool),
 	}
 }
 
@@ -78,9 +80,11 @@ func (r *remote) run(ctx context.Context, cfg kvstore.Config) error {
 				r.log.Info("remote cluster drained", "rows", rows, "reason", err)
 			}
 			pause = r.cfg.RetryMin
+			r.forget()
 		case time.Since(began) > r.cfg.RetryMax:
 			pause = r.cfg.RetryMin // it worked for a while
 		}
+		r.restore(schema.ResourceNodes, schema.ResourceIdentities, schema.ResourceIPs, schema.ResourceServices)
 		r.failed(err)
 		wait := time.NewTimer(pause)
 		select {
@@ -92,6 +96,47 @@ func (r *remote) run(ctx context.Context, cfg kvstore.Config) error {
 		case <-wait.C:
 		}
 		pause = min(2*pause, r.cfg.RetryMax)
+	}
+}
+
+// restore takes rows of an earlier run that this one does not know yet, once for each resource: the
+// remote cannot be reached, or does not show them. The mirror of the resource is not running. As
+// long as the rows of a resource are not listed their source is not synced.
+func (r *remote) restore(resources ...schema.Resource) {
+	r.mu.Lock()
+	resources = slices.DeleteFunc(resources, func(x schema.Resource) bool { return r.restored[x] })
+	for _, x := range resources {
+		r.restored[x] = true
+	}
+	held := r.id
+	r.mu.Unlock()
+	if r.cfg.Kept == nil || len(resources) == 0 {
+		return
+	}
+	id := r.cfg.Kept.ID(r.name)
+	if id == 0 || held != 0 && held != id || r.check(schema.ClusterConfig{ID: id, MaxConnectedClusters: r.cfg.MaxClusters}) != nil {
+		return
+	}
+	if held == 0 {
+		r.ids.claim(r.name, id)
+		if owner, _ := r.ids.owner(id); owner != r.name {
+			return
+		}
+		r.mu.Lock()
+		r.id = id
+		r.mu.Unlock()
+	}
+	for _, x := range resources {
+		r.cfg.Kept.Restore(r.name, x)
+	}
+}
+
+// forget says that what an earlier run kept is of no use any more.
+func (r *remote) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, x := range []schema.Resource{schema.ResourceNodes, schema.ResourceIdentities, schema.ResourceIPs, schema.ResourceServices} {
+		r.restored[x] = true
 	}
 }
 

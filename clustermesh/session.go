@@ -84,9 +84,20 @@ func (s *session) run(ctx context.Context) error {
 }
 
 // await returns when a resource may be listed: when its synced mark is there, where the remote
-// writes them; and addresses after the nodes, whose pod CIDRs they are checked against.
+// writes them; and addresses after the nodes, whose pod CIDRs they are checked against. Where that
+// takes long, what an earlier run knew is in force meanwhile.
 func (s *session) await(ctx context.Context, r schema.Resource) error {
 	defer s.wait(r, "")
+	long := make(chan struct{})
+	timer := time.AfterFunc(s.remote.cfg.Connect, func() {
+		defer close(long)
+		s.remote.restore(r)
+	})
+	defer func() {
+		if !timer.Stop() {
+			<-long // nothing is restored beside a mirror that runs
+		}
+	}()
 	if s.config.SyncedCanaries {
 		key := schema.SyncedKey(s.remote.name, r, s.config.Cached)
 		s.wait(r, "for the key "+key)
