@@ -7,14 +7,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weft-net/weft/internal/metrics"
 	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/care"
 	"github.com/weft-net/weft/operator"
 )
+
+// storeLook is how often an operator looks at the store for its metrics.
+const storeLook = time.Minute
 
 func operatorCommand(a *app) *cobra.Command {
 	var file, level, format string
@@ -47,8 +52,13 @@ func operatorCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			look, err := care.NewExporter(client, storeLook, registry)
+			if err != nil {
+				return err
+			}
 			g, ctx := errgroup.WithContext(cmd.Context())
 			g.Go(func() error { return o.Run(ctx) })
+			g.Go(func() error { return look.Run(ctx) })
 			g.Go(func() error { return metrics.Serve(ctx, cfg.Metrics, registry) })
 			if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 				return fmt.Errorf("operator: %w", err)

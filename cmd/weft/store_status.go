@@ -55,7 +55,9 @@ func printStoreStatus(a *app, w io.Writer, s care.Status) {
 	printTable(w, []string{"MEMBER", "ENDPOINT", "VERSION", "ROLE", "BEHIND", "SIZE", "OF QUOTA", "IN USE", "FREE"}, rows)
 	fmt.Fprintln(w)
 
-	fact := func(name, format string, args ...any) { fmt.Fprintf(w, "%-11s %s\n", name, fmt.Sprintf(format, args...)) }
+	fact := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-11s %s\n", name, fmt.Sprintf(format, args...))
+	}
 	fact("revision", "%d", s.Revision)
 	switch {
 	case s.Compacted == 0:

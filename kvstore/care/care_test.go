@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.uber.org/goleak"
 
@@ -210,5 +211,37 @@ func TestRead_ContextEnds(t *testing.T) {
 	cancel()
 	if _, err := care.Read(ctx, s.Client(), care.Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestExporter_ShowsTheStore reads the metrics of a store that has everything but a backup.
+func TestExporter_ShowsTheStore(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	reg := prometheus.NewRegistry()
+	e, err := care.NewExporter(s.Client(), time.Hour, reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kvstoretest.Go(t, e.Run)
+	values := map[string]float64{}
+	kvstoretest.Eventually(t, func() string {
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			values[f.GetName()] = f.GetMetric()[0].GetGauge().GetValue()
+		}
+		if len(values) == 0 {
+			return "no metrics"
+		}
+		return ""
+	})
+	if values["weft_store_has_leader"] != 1 || values["weft_store_member_up"] != 1 || values["weft_store_quota_bytes"] != 2<<30 ||
+		values["weft_store_size_bytes"] == 0 || values["weft_store_alarms"] != 0 {
+		t.Errorf("got %v", values)
+	}
+	if _, ok := values["weft_store_backup_timestamp_seconds"]; ok {
+		t.Error("a backup that nobody took")
 	}
 }
