@@ -293,6 +293,9 @@ func (a *Allocator) number(ctx context.Context, u *use, old ID) (ID, error) {
 
 // numberNow is number, and fails with ErrHolding where that would wait for the end of a hold.
 func (a *Allocator) numberNow(ctx context.Context, u *use, old ID) (ID, error) {
+	if err := a.waitReady(ctx); err != nil {
+		return Unknown, err
+	}
 	select {
 	case <-u.turn:
 	case <-ctx.Done():
@@ -301,9 +304,6 @@ func (a *Allocator) numberNow(ctx context.Context, u *use, old ID) (ID, error) {
 	defer func() { u.turn <- struct{}{} }()
 	if id := a.idOf(u); id != Unknown {
 		return id, nil
-	}
-	if err := a.waitReady(ctx); err != nil {
-		return Unknown, err
 	}
 	id, err := a.obtain(ctx, u.text, old)
 	if err != nil {

@@ -154,8 +154,11 @@ func (a *Allocator) settlePending(ctx context.Context) bool {
 func (a *Allocator) settle(ctx context.Context, text string) error {
 	a.mu.Lock()
 	u := a.uses[text]
+	// While a set is allocated, which can take as long as a peer's lock, there is nothing to settle:
+	// the allocation writes what is needed, or notes the set again when it fails.
+	idle := u == nil || u.users > 0 && u.id == Unknown
 	a.mu.Unlock()
-	if u == nil {
+	if idle {
 		return nil
 	}
 	select {
