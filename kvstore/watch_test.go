@@ -13,6 +13,12 @@ import (
 // The tests of Watch are a suite, for whatever else serves a weft store has to pass it too.
 func TestWatch_Conformance(t *testing.T) { kvstoretest.RunWatch(t, plain) }
 
+func TestWatch_ConformanceGuarded(t *testing.T) {
+	kvstoretest.RunGuardedWatch(t, func(t testing.TB) *kvstoretest.Server {
+		return kvstoretest.Start(t, kvstoretest.Options{Guarded: true})
+	})
+}
+
 func TestWatch_ConformanceOverTLS(t *testing.T) {
 	ca := kvstoretest.NewCA(t, "ours")
 	kvstoretest.RunWatch(t, func(t testing.TB) *kvstoretest.Server {

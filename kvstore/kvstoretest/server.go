@@ -31,6 +31,8 @@ type Options struct {
 	// for one.
 	CA   *CA
 	Name string
+	// Guarded makes the suite's watches have a guard.
+	Guarded bool
 	// QuotaBytes limits the database. 0: so much that no test fills it.
 	QuotaBytes int64
 }
@@ -39,9 +41,10 @@ type Options struct {
 // It ends with the test.
 type Server struct {
 	*embedded.Server
-	Proxy *Proxy
-	t     testing.TB
-	alive bool
+	Proxy   *Proxy
+	t       testing.TB
+	alive   bool
+	guarded bool
 
 	caFile, certFile, keyFile string // of clients; "" without TLS
 }
@@ -65,7 +68,7 @@ func Start(t testing.TB, opts Options) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Server: e, t: t, alive: true}
+	s := &Server{Server: e, t: t, alive: true, guarded: opts.Guarded}
 	if opts.CA != nil {
 		s.caFile = opts.CA.File
 		s.certFile, s.keyFile = opts.CA.issue(t, kvstore.UserRoot, opts.Name+"-client", time.Hour)

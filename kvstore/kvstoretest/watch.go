@@ -40,7 +40,12 @@ func newFixtureOf(t *testing.T, start func(testing.TB) *Server, cfg kvstore.Watc
 	if before != nil {
 		before(f)
 	}
-	f.watch = Watch(t, NewClient(t, f.ProxyConfig()), f.table, cfg)
+	c := NewClient(t, f.ProxyConfig())
+	if f.guarded {
+		cfg.Guard = kvstore.NewGuard(c, kvstore.GuardConfig{Owners: true, Follow: WatchConfig()}, Log(t))
+		Go(t, cfg.Guard.Run)
+	}
+	f.watch = Watch(t, c, f.table, cfg)
 	f.wantSynced(t)
 	return f
 }
@@ -95,13 +100,32 @@ func (f *fixture) wantHow(t *testing.T, lists, resumes uint64, c kvstore.Continu
 	})
 }
 
+// watchTest is one situation of the suite.
+type watchTest struct {
+	name string
+	run  func(*testing.T, func(testing.TB) *Server)
+}
+
+// RunGuardedWatch checks the same of a watch with a guard, in all situations in which the store is
+// the one that was known: nothing may be held there.
+func RunGuardedWatch(t *testing.T, start func(testing.TB) *Server) {
+	runWatch(t, start, []watchTest{
+		{"follows", watchFollows},
+		{"empty-prefix", watchEmpty},
+		{"ordered-over-cuts", watchOrdered},
+		{"small-gap-resumes", watchSmallGap},
+		{"large-gap-lists", watchLargeGap},
+		{"restart-resumes", watchRestart},
+		{"silent-server", watchSilent},
+		{"bad-values", watchBadValues},
+		{"bad-values-in-list", watchBadList},
+	})
+}
+
 // RunWatch checks that a watch of the server that start returns is never wrong for long. The
 // suite belongs to whatever serves a weft store, not only to etcd.
 func RunWatch(t *testing.T, start func(testing.TB) *Server) {
-	tests := []struct {
-		name string
-		run  func(*testing.T, func(testing.TB) *Server)
-	}{
+	runWatch(t, start, []watchTest{
 		{"follows", watchFollows},
 		{"empty-prefix", watchEmpty},
 		{"neighbour-prefix", watchNeighbour},
@@ -120,7 +144,10 @@ func RunWatch(t *testing.T, start func(testing.TB) *Server) {
 		{"two-spellings", watchSpelling},
 		{"huge-values", watchHuge},
 		{"random-faults", watchRandom},
-	}
+	})
+}
+
+func runWatch(t *testing.T, start func(testing.TB) *Server, tests []watchTest) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
