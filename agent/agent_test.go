@@ -139,7 +139,7 @@ func TestAgent_Services(t *testing.T) {
 	_, web := n.pod("web", "app=web")
 	n.addService("name: web\nports: [{port: 8080, targetPort: http}]\nselector: {app: web}\nvips: [10.96.0.9]\n")
 	n.reach(client, "10.96.0.9:8080", "web")
-	if got := n.rows("services", "default/web"); !strings.Contains(string(got["default/web"].GetValue()), `"active":2`) { // one of each family
+	if got := n.rows("services", "default/web"); !strings.Contains(string(got["default/web"].GetValue()), `"active":1`) { // of two families
 		t.Errorf("services: %v", got)
 	}
 	n.stop(syscall.SIGKILL)

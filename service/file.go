@@ -275,7 +275,10 @@ func (r *reader) check(p Parsed) {
 	d := p.Definition
 	if p.Key.Name == "" {
 		r.fail("name", "is missing: name the service")
+	} else {
+		r.name("name", p.Key.Name)
 	}
+	r.name("namespace", p.Key.Namespace)
 	if len(d.Ports) == 0 {
 		r.fail("ports", "is missing: write at least one, such as [{name: http, port: 80}]")
 	}
@@ -323,6 +326,23 @@ func (r *reader) check(p Parsed) {
 			r.fail(fmt.Sprintf("vips[%d]", i), "is of the same family as vips[%d]: a service has at most one of each", j)
 		}
 		families[a.Is4()] = i
+	}
+}
+
+// maxLabel is the length of a DNS label, in bytes.
+const maxLabel = 63
+
+// name takes DNS labels alone (RFC 1123): the name is part of the store's keys and of a DNS name,
+// and other implementations refuse anything else.
+func (r *reader) name(field, s string) {
+	alphanumeric := func(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
+	good := len(s) > 0 && len(s) <= maxLabel && alphanumeric(s[0]) && alphanumeric(s[len(s)-1])
+	for i := 0; good && i < len(s); i++ {
+		good = alphanumeric(s[i]) || s[i] == '-'
+	}
+	if !good {
+		quoted, _ := json.Marshal(s)
+		r.fail(field, "%s is not a DNS label: use at most %d of a-z, 0-9 and '-', with '-' neither first nor last", brief(quoted), maxLabel)
 	}
 }
 

@@ -69,7 +69,10 @@ func TestParseFile_BadInput(t *testing.T) {
 		"twice-one-field": {"name: a\nname: b\n", []string{"document 1: not YAML or JSON"}},
 		"a-list":          {"- name: a\n", []string{"document 1: want a mapping with"}},
 		"null":            {"null", []string{"document 1: want a mapping with"}},
-		"nothing-in-it":   {"{}", []string{"document 1: name: is missing", "document 1: ports: is missing"}},
+		"names": {"name: Bad_Name\nnamespace: -x\nports: [{port: 80}]", []string{
+			`document 1: name: "Bad_Name" is not a DNS label`, `document 1: namespace: "-x" is not a DNS label`}},
+		"long-name":     {"name: " + strings.Repeat("a", 64) + "\nports: [{port: 80}]", []string{"document 1: name: "}},
+		"nothing-in-it": {"{}", []string{"document 1: name: is missing", "document 1: ports: is missing"}},
 		"unknown-fields": {"name: a\nport: 80\nports: [{nmae: x, port: 80}]", []string{
 			"document 1: port: not a field here", "document 1: ports[0].nmae: not a field here"}},
 		"ports": {"name: a\nports: [{name: x, port: 0}, {name: w, port: 70000}, {name: z, port: http}, {name: u, port: 8, protocol: ICMP}, {name: t, port: 9, targetPort: 99999}, 5]", []string{

@@ -188,3 +188,30 @@ func TestIndex_BadRows(t *testing.T) {
 	x.DeleteEndpoint(endpointKey(77))
 	x.DeleteDefinition(schema.DefinitionKey{Name: "none"})
 }
+
+// TestIndex_InfoCounts says that a backend with two ports and two families is one.
+func TestIndex_InfoCounts(t *testing.T) {
+	x := NewIndex(Config{Cluster: "a", ClusterID: 1})
+	d := web()
+	d.Ports = []schema.ServicePort{
+		{Name: "http", Protocol: schema.TCP, Port: 80, TargetPort: 8080},
+		{Name: "tls", Protocol: schema.TCP, Port: 443, TargetPort: 8443},
+	}
+	x.SetDefinition(webKey, d)
+	both := webEndpoint("10.0.0.1", schema.EndpointReady)
+	both.Addresses = append(both.Addresses, netip.MustParseAddr("fd00::1"))
+	x.SetEndpoint(endpointKey(1), both)
+	x.SetEndpoint(endpointKey(2), webEndpoint("10.0.0.2", schema.EndpointTerminating))
+	x.Flush()
+	if got, _ := x.Info(webKey); got.Active != 1 || got.Terminating != 1 {
+		t.Errorf("%d active, %d terminating, want 1 and 1", got.Active, got.Terminating)
+	}
+	x.SetDefinition(webKey, schema.Definition{
+		Ports:    d.Ports,
+		Backends: []schema.Backend{{Addr: netip.MustParseAddr("10.0.0.7")}, {Addr: netip.MustParseAddr("10.0.0.8")}},
+	})
+	x.Flush()
+	if got, _ := x.Info(webKey); got.Active != 2 || got.Terminating != 0 {
+		t.Errorf("%d active, %d terminating, want 2 and 0", got.Active, got.Terminating)
+	}
+}
