@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/weft-net/weft/datapath"
@@ -43,10 +44,9 @@ type Config struct {
 	Underlay     string // device towards the other nodes; empty: the one that has the first address
 	MTU          int    // of endpoint devices, bytes; 0 follows the underlay
 
-	BPFFS      string // mount point of the BPF file system; pins go below weft/<node>
-	CgroupRoot string // mount point of cgroup2
-	StateDir   string // endpoints and checkpoints; survives restarts
-	Socket     string // of the local API
+	BPFFS    string // mount point of the BPF file system; pins go below weft/<node>
+	StateDir string // endpoints and checkpoints; survives restarts
+	Socket   string // of the local API
 
 	Etcd           string        // etcd client file of the own cluster
 	ClusterMeshDir string        // etcd client files of the others; empty: no mesh
@@ -84,7 +84,6 @@ func DefaultConfig() Config {
 		Family:      FamilyDual,
 		Mode:        ModeVXLAN,
 		BPFFS:       "/sys/fs/bpf",
-		CgroupRoot:  "/sys/fs/cgroup",
 		StateDir:    "/var/lib/weft",
 		Socket:      "/run/weft/agent.sock",
 		LeaseTTL:    15 * time.Minute,
@@ -169,7 +168,7 @@ func oneOf(bad report, key, got string, want ...string) {
 			return
 		}
 	}
-	bad(key, fmt.Sprintf("use one of %v", want), "%q is unknown", got)
+	bad(key, "use one of "+strings.Join(want, ", "), "%q is unknown", got)
 }
 
 // HasFamily reports whether endpoints get addresses of that kind.
@@ -250,7 +249,7 @@ func validatePrefix(bad report, key string, p netip.Prefix) {
 
 func (c Config) validatePaths(bad report) {
 	for _, p := range []struct{ key, path string }{
-		{"bpffs", c.BPFFS}, {"cgroup-root", c.CgroupRoot}, {"state-dir", c.StateDir}, {"socket", c.Socket}, {"etcd", c.Etcd},
+		{"bpffs", c.BPFFS}, {"state-dir", c.StateDir}, {"socket", c.Socket}, {"etcd", c.Etcd},
 	} {
 		switch {
 		case p.path == "":

@@ -189,3 +189,23 @@ func FuzzApplyYAML(f *testing.F) {
 		}
 	})
 }
+
+func TestReadConfig_AllThatIsWrong(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(file, []byte("nodee: a1\nlease-ttl: 5\ncluster: a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := ReadConfig(file, func(name string) (string, bool) { return "many", name == "WEFT_CLUSTER_ID" })
+	if c.Cluster != "a" {
+		t.Errorf("cluster %q: what is right was not read", c.Cluster)
+	}
+	got := errors.Join(err, Besides(err, c.Validate())).Error()
+	for _, want := range []string{"setting nodee: is unknown; did you mean node?", "setting lease-ttl:", "setting WEFT_CLUSTER_ID:", "setting etcd: is missing"} {
+		if strings.Count(got, want) != 1 {
+			t.Errorf("not once %q in:\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "setting cluster-id") {
+		t.Errorf("complains of what could not be read:\n%s", got)
+	}
+}

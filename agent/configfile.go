@@ -20,22 +20,71 @@ import (
 const maxConfigFile = 1 << 20
 
 // ReadConfig returns defaults, overlaid with the file (if file is not empty) and
-// with the environment. It does not validate: flags come on top of it.
+// with the environment. It does not validate: flags come on top of it. Where the
+// error is about settings (*ConfigError), the Config has all the others, so that
+// what else is wrong can be told at once.
 func ReadConfig(file string, env func(string) (string, bool)) (Config, error) {
 	c := DefaultConfig()
+	var errs []error
 	if file != "" {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return Config{}, fmt.Errorf("config: %w", err)
 		}
 		if err := c.ApplyYAML(data); err != nil {
-			return Config{}, fmt.Errorf("config %s: %w", file, err)
+			var setting *ConfigError
+			if err = fmt.Errorf("config %s: %w", file, err); !errors.As(err, &setting) {
+				return Config{}, err
+			}
+			errs = append(errs, err)
 		}
 	}
-	if err := c.ApplyEnv(env); err != nil {
-		return Config{}, err
+	errs = append(errs, c.ApplyEnv(env))
+	return c, errors.Join(errs...)
+}
+
+// Besides leaves out of found, an error of Validate, what is about settings that
+// an error of ReadConfig named: they were not set, so nothing can be said of them.
+func Besides(read, found error) error {
+	named := map[string]bool{}
+	for _, e := range configErrors(read) {
+		named[strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(e.Key, "WEFT_")), "_", "-")] = true
 	}
-	return c, nil
+	var rest []error
+	for _, e := range configErrors(found) {
+		if !named[e.Key] {
+			rest = append(rest, e)
+		}
+	}
+	return errors.Join(rest...)
+}
+
+// configErrors lists the ConfigErrors in a tree of errors, in their order.
+func configErrors(err error) []*ConfigError {
+	switch e := err.(type) {
+	case *ConfigError:
+		return []*ConfigError{e}
+	case interface{ Unwrap() error }:
+		return configErrors(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		var all []*ConfigError
+		for _, x := range e.Unwrap() {
+			all = append(all, configErrors(x)...)
+		}
+		return all
+	}
+	return nil
+}
+
+// Nearest is the known word that is next to a wrong one; false where none is near.
+func Nearest(word string, known []string) (string, bool) {
+	best, distance := "", 4
+	for _, k := range known {
+		if d := editDistance(word, k); d < distance {
+			best, distance = k, d
+		}
+	}
+	return best, best != ""
 }
 
 // ApplyEnv sets what WEFT_* variables say; env is os.LookupEnv.
@@ -143,13 +192,8 @@ func sortedKeys[V any](m map[string]V) []string {
 
 // suggest names the known key nearest to an unknown one.
 func suggest(key string, known []string) string {
-	best, distance := "", 4
-	for _, k := range known {
-		if d := editDistance(strings.ToLower(strings.ReplaceAll(key, "_", "-")), k); d < distance {
-			best, distance = k, d
-		}
-	}
-	if best == "" {
+	best, ok := Nearest(strings.ToLower(strings.ReplaceAll(key, "_", "-")), known)
+	if !ok {
 		return "'weft agent --help' lists all settings"
 	}
 	return fmt.Sprintf("did you mean %s?", best)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -101,7 +102,7 @@ func newEventFilter(r *api.MonitorRequest) (eventFilter, error) {
 	f := eventFilter{types: r.Types, endpoint: r.Endpoint}
 	for _, t := range r.Types {
 		if !slices.Contains(eventTypes(), t) {
-			return f, &endpoint.SpecError{Field: "type", Reason: fmt.Sprintf("%q is unknown, there are %v", t, eventTypes())}
+			return f, &endpoint.SpecError{Field: "type", Reason: fmt.Sprintf("%q is unknown, there are %s", t, strings.Join(eventTypes(), ", "))}
 		}
 	}
 	if r.Address != "" {

@@ -52,7 +52,6 @@ func (c *Config) Settings() []Setting {
 		{"underlay", "device towards the other nodes; empty is the one that has the first address", text(&c.Underlay)},
 		{"mtu", "MTU of endpoint devices; 0 follows the underlay", integer(&c.MTU)},
 		{"bpffs", "mount point of the BPF file system", text(&c.BPFFS)},
-		{"cgroup-root", "mount point of cgroup2", text(&c.CgroupRoot)},
 		{"state-dir", "where endpoints are kept across restarts", text(&c.StateDir)},
 		{"socket", "unix socket of the local API", text(&c.Socket)},
 		{"etcd", "etcd client file of the own cluster", text(&c.Etcd)},
