@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -36,14 +37,23 @@ func agentCommand(a *app) *cobra.Command {
 		}
 		flags.Var(s.Value, s.Key, s.Help)
 	}
+	for key, words := range map[string][]string{
+		"mode":   {agent.ModeVXLAN, agent.ModeNative},
+		"family": {agent.Family4, agent.Family6, agent.FamilyDual},
+		// As Validate has them.
+		"max-clusters": {"255", "511"}, "log-level": {"debug", "info", "warn", "error"}, "log-format": {"text", "json"},
+	} {
+		must(cmd.RegisterFlagCompletionFunc(key, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)))
+	}
 	return cmd
 }
 
 // agentConfig reads file and environment and puts the flags that were given on top.
 func agentConfig(a *app, flags *pflag.FlagSet, file string) (agent.Config, error) {
-	cfg, err := agent.ReadConfig(file, a.env)
-	if err != nil {
-		return agent.Config{}, err
+	cfg, wrong := agent.ReadConfig(file, a.env)
+	var setting *agent.ConfigError
+	if wrong != nil && !errors.As(wrong, &setting) {
+		return agent.Config{}, wrong // no file, or no mapping in it
 	}
 	for _, s := range cfg.Settings() {
 		f := flags.Lookup(s.Key)
@@ -54,8 +64,8 @@ func agentConfig(a *app, flags *pflag.FlagSet, file string) (agent.Config, error
 			return agent.Config{}, fmt.Errorf("flag --%s: %w", s.Key, err)
 		}
 	}
-	if err := cfg.Validate(); err != nil {
-		return agent.Config{}, fmt.Errorf("config: %w", err)
+	if err := errors.Join(wrong, agent.Besides(wrong, cfg.Validate())); err != nil {
+		return agent.Config{}, err
 	}
 	return cfg, nil
 }

@@ -16,6 +16,10 @@ func runAgent(ctx context.Context, a *app, cfg agent.Config) error {
 	if err != nil {
 		return err
 	}
+	if err := a.needsRoot("an agent loads BPF programs and makes devices"); err != nil {
+		return err
+	}
+	a.endless = true
 	return node.Run(ctx)
 }
 

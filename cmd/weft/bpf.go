@@ -49,6 +49,9 @@ func bpfCleanup(a *app, from *bpfFlags) *cobra.Command {
 			case !yes:
 				return usage(cmd, errors.New("--yes is missing: every endpoint of this node loses its network"))
 			}
+			if err := a.needsRoot("cleanup removes programs, maps and devices"); err != nil {
+				return err
+			}
 			if err := from.mayCleanup(cmd.Context(), a); err != nil {
 				return err
 			}
@@ -119,6 +122,9 @@ func bpfList(a *app, from *bpfFlags, name, about string) *cobra.Command {
 // read asks the agent, or with --node reads the pins.
 func (f *bpfFlags) read(ctx context.Context, a *app, name string, limit uint32) ([]mapEntry, error) {
 	if f.node != "" {
+		if err := a.needsRoot("pinned maps are read from the kernel"); err != nil {
+			return nil, err
+		}
 		return f.readPins(ctx, name, limit)
 	}
 	c, conn, err := a.client()
@@ -140,7 +146,7 @@ func (f *bpfFlags) readPins(ctx context.Context, name string, limit uint32) ([]m
 			return nil
 		})
 		if err != nil {
-			return nil, hint(err, "check --node and --bpffs; it needs root")
+			return nil, hint(err, "check --node and --bpffs")
 		}
 	}
 	sortEntries(entries)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/weft-net/weft/agent"
 	"github.com/weft-net/weft/bpf"
 	"github.com/weft-net/weft/datapath"
+	"github.com/weft-net/weft/integration/lab"
 )
 
 // A hintError is an error with the command to try next.
@@ -47,6 +49,14 @@ func usage(cmd *cobra.Command, err error) error {
 // errUnhealthy ends a command that printed what is not well.
 var errUnhealthy = errors.New("not healthy")
 
+// needsRoot refuses what only root may do before any of it is done.
+func (a *app) needsRoot(why string) error {
+	if a.uid() == 0 {
+		return nil
+	}
+	return hint(fmt.Errorf("needs root: %s", why), "sudo %s", strings.Join(os.Args, " "))
+}
+
 // report prints what went wrong and returns the exit code.
 func (a *app) report(err error, interrupted bool) int {
 	switch {
@@ -55,7 +65,11 @@ func (a *app) report(err error, interrupted bool) int {
 	case errors.Is(err, errUnhealthy):
 		return exitUnhealthy
 	case interrupted && (errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled):
-		return exitOK // somebody watched until they had seen enough
+		if a.endless {
+			return exitOK // somebody watched until they had seen enough
+		}
+		fmt.Fprintln(a.err, "weft: interrupted before it was done")
+		return exitInterrupted
 	}
 	err = a.explain(err)
 	lines := strings.Split(strings.TrimRight(err.Error(), "\n"), "\n")
@@ -70,9 +84,16 @@ func (a *app) report(err error, interrupted bool) int {
 	if errors.As(err, &h) && h.next != "" {
 		fmt.Fprintf(a.err, "next: %s\n", h.next)
 	}
-	var u *usageError
-	if errors.As(err, &u) {
+	var (
+		u       *usageError
+		setting *agent.ConfigError
+		option  *lab.UsageError
+	)
+	switch {
+	case errors.As(err, &u), errors.As(err, &setting), errors.As(err, &option):
 		return exitUsage
+	case errors.Is(err, lab.ErrUnhealthy):
+		return exitUnhealthy
 	}
 	return exitError
 }
@@ -89,10 +110,19 @@ func (a *app) explain(err error) error {
 		lacks   *bpf.KernelError
 		layout  *bpf.LayoutError
 		clash   *datapath.NameClashError
+		option  *lab.UsageError
 	)
 	switch {
 	case errors.As(err, &c):
 		return hint(err, "weft agent --help")
+	case errors.As(err, &option):
+		return hint(err, "weft lab --help")
+	case errors.Is(err, lab.ErrNotUp):
+		return hint(err, "weft lab up")
+	case errors.Is(err, lab.ErrRoot):
+		return hint(err, "sudo %s", strings.Join(os.Args, " "))
+	case errors.Is(err, lab.ErrUnhealthy):
+		return hint(err, "weft lab start PROCESS, weft lab heal LINK, or weft lab exec NODE -- weft status")
 	case errors.As(err, &running):
 		return hint(err, "weft status --socket %s", running.Socket)
 	case errors.As(err, &lacks):

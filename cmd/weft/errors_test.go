@@ -16,6 +16,7 @@ import (
 
 	"github.com/weft-net/weft/agent"
 	"github.com/weft-net/weft/bpf"
+	"github.com/weft-net/weft/integration/lab"
 )
 
 func TestReport_ExitCodes(t *testing.T) {
@@ -23,24 +24,30 @@ func TestReport_ExitCodes(t *testing.T) {
 		name        string
 		err         error
 		interrupted bool
+		endless     bool
 		code        int
 		text        string
 	}{
-		{"done", nil, false, exitOK, ""},
-		{"unhealthy", fmt.Errorf("x: %w", errUnhealthy), false, exitUnhealthy, ""},
-		{"usage", &usageError{hint(errors.New("what"), "weft --help")}, false, exitUsage, "weft: what\nnext: weft --help\n"},
-		{"watched-enough", status.Error(codes.Canceled, "context canceled"), true, exitOK, ""},
-		{"cancelled-by-another", context.Canceled, false, exitError, "weft: context canceled\n"},
-		{"no-agent", status.Error(codes.Unavailable, "no such file"), false, exitError, "no agent answers on /s: no such file"},
-		{"slow-agent", status.Error(codes.DeadlineExceeded, "late"), false, exitError, "next: weft status"},
-		{"setting", &agent.ConfigError{Key: "node", Reason: "is missing"}, false, exitError, "next: weft agent --help"},
-		{"second-agent", &agent.RunningError{Socket: "/s"}, false, exitError, "next: weft status --socket /s"},
-		{"old-kernel", &bpf.KernelError{Feature: "tcx links", Minimum: "6.6", Err: errors.ErrUnsupported}, false, exitError, "at least 6.6"},
-		{"verifier", &bpf.RefusedError{Program: "from_endpoint", Log: []string{"insn 7: no"}, Err: errors.ErrUnsupported}, false, exitError, "insn 7: no"},
+		{"done", nil, false, false, exitOK, ""},
+		{"unhealthy", fmt.Errorf("x: %w", errUnhealthy), false, false, exitUnhealthy, ""},
+		{"usage", &usageError{hint(errors.New("what"), "weft --help")}, false, false, exitUsage, "weft: what\nnext: weft --help\n"},
+		{"watched-enough", status.Error(codes.Canceled, "context canceled"), true, true, exitOK, ""},
+		{"cancelled-by-another", context.Canceled, false, false, exitError, "weft: context canceled\n"},
+		{"interrupted-half-way", fmt.Errorf("x: %w", context.Canceled), true, false, exitInterrupted, "weft: interrupted before it was done\n"},
+		{"lab-option", &lab.UsageError{Err: errors.New("mode foo")}, false, false, exitUsage, "next: weft lab --help"},
+		{"lab-unhealthy", fmt.Errorf("%w: etcd/east", lab.ErrUnhealthy), false, false, exitUnhealthy, "etcd/east\nnext: weft lab start"},
+		{"lab-not-up", fmt.Errorf("load lab: %w", lab.ErrNotUp), false, false, exitError, "next: weft lab up\n"},
+		{"not-root", lab.ErrRoot, false, false, exitError, "weft: needs root"},
+		{"no-agent", status.Error(codes.Unavailable, "no such file"), false, false, exitError, "no agent answers on /s: no such file"},
+		{"slow-agent", status.Error(codes.DeadlineExceeded, "late"), false, false, exitError, "next: weft status"},
+		{"setting", &agent.ConfigError{Key: "node", Reason: "is missing"}, false, false, exitUsage, "next: weft agent --help"},
+		{"second-agent", &agent.RunningError{Socket: "/s"}, false, false, exitError, "next: weft status --socket /s"},
+		{"old-kernel", &bpf.KernelError{Feature: "tcx links", Minimum: "6.6", Err: errors.ErrUnsupported}, false, false, exitError, "at least 6.6"},
+		{"verifier", &bpf.RefusedError{Program: "from_endpoint", Log: []string{"insn 7: no"}, Err: errors.ErrUnsupported}, false, false, exitError, "insn 7: no"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out bytes.Buffer
-			a := &app{err: &out, socket: "/s"}
+			a := &app{err: &out, socket: "/s", endless: tt.endless}
 			if code := a.report(tt.err, tt.interrupted); code != tt.code {
 				t.Errorf("code %d, want %d", code, tt.code)
 			}
@@ -58,5 +65,17 @@ func TestColor_OnlyOnTerminals(t *testing.T) {
 	}
 	if got := mark(1, true); got != "\x1b[32m\u2713\x1b[0m" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestNeedsRoot(t *testing.T) {
+	a := &app{uid: func() int { return 1000 }}
+	var h *hintError
+	if err := a.needsRoot("it does"); err == nil || err.Error() != "needs root: it does" || !errors.As(err, &h) {
+		t.Errorf("got %v", err)
+	}
+	a.uid = func() int { return 0 }
+	if err := a.needsRoot("it does"); err != nil {
+		t.Error(err)
 	}
 }

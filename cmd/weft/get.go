@@ -145,6 +145,7 @@ func getTable(ctx context.Context, a *app, table, key string) error {
 }
 
 func watchTable(ctx context.Context, a *app, table, key string) error {
+	a.endless = true
 	c, conn, err := a.client()
 	if err != nil {
 		return err

@@ -19,6 +19,8 @@ const (
 	exitError     = 1 // it was tried and failed
 	exitUsage     = 2 // it was not understood
 	exitUnhealthy = 3 // it works, and what it judged is not well
+
+	exitInterrupted = 130 // a signal ended what was to end by itself; 128 and SIGINT, as shells say it
 )
 
 func main() { os.Exit(run()) }
@@ -26,7 +28,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.LookupEnv}
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.LookupEnv, environ: os.Environ, uid: os.Geteuid}
 	err := newRoot(a).ExecuteContext(ctx)
 	return a.report(err, errors.Is(ctx.Err(), context.Canceled))
 }

@@ -4,10 +4,13 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -45,6 +48,7 @@ func TestCommands(t *testing.T) {
 	t.Run("scripts", func(t *testing.T) { // its parallel sub-tests end before Run returns
 		testscript.Run(t, testscript.Params{
 			Dir: "testdata", UpdateScripts: *update, RequireExplicitExec: true,
+			Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitcode},
 			Setup: func(env *testscript.Env) error {
 				env.Setenv("WEFT_SOCKET", socket)
 				env.Setenv("TZ", "UTC")
@@ -56,6 +60,24 @@ func TestCommands(t *testing.T) {
 	server.Stop()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// exitcode runs a command that must end with that code: exitcode CODE COMMAND [ARG...]
+func exitcode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exitcode CODE COMMAND [ARG...]")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("exit code %d, want %s", got, args[0])
 	}
 }
 

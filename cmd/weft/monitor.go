@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -74,6 +77,17 @@ func monitorCommand(a *app) *cobra.Command {
 		Use: "monitor", Short: "Print what happens to flows: new, closed, refused; until interrupted", Args: atMost(0),
 		Example: "  weft monitor --type refused\n  weft monitor --address 10.0.1.7 -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, t := range request.Types {
+				if !slices.Contains(eventTypes(), t) {
+					return usage(cmd, fmt.Errorf("type %q: use %s", t, strings.Join(eventTypes(), ", ")))
+				}
+			}
+			if request.Address != "" {
+				if _, err := netip.ParseAddr(request.Address); err != nil {
+					return usage(cmd, fmt.Errorf("address %q: use one such as 10.0.1.7 or fd00::7", request.Address))
+				}
+			}
+			a.endless = true
 			c, conn, err := a.client()
 			if err != nil {
 				return err
@@ -101,8 +115,12 @@ func monitorCommand(a *app) *cobra.Command {
 	flags.StringSliceVarP(&request.Types, "type", "t", nil, "only events of these types: new, closed, refused")
 	flags.StringVar(&request.Address, "address", "", "only events with this address at either end")
 	flags.Uint32Var(&request.Endpoint, "endpoint", 0, "only events of the endpoint with this id")
+	must(cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(eventTypes(), cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
+
+// eventTypes are the words for types of events, as agents know them.
+func eventTypes() []string { return []string{"new", "closed", "refused"} }
 
 func printEvent(a *app, e *api.FlowEvent) error {
 	v := eventView{

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -21,9 +22,14 @@ type app struct {
 	in       io.Reader
 	out, err io.Writer
 	env      func(string) (string, bool)
+	environ  func() []string // all variables, as os.Environ; nil: none
+	uid      func() int      // effective, as os.Geteuid
 
 	socket string // --socket, WEFT_SOCKET
 	format string // --output
+
+	// endless is set by a command that runs until it is interrupted: to interrupt it is to end it well.
+	endless bool
 }
 
 // getenv returns the variable or a default for the unset or empty one.
@@ -52,7 +58,8 @@ func newRoot(a *app) *cobra.Command {
 		Use:   "weft",
 		Short: "weft joins the container networks of many clusters into one",
 		Long: "weft joins the container networks of many clusters into one.\n\n" +
-			"Exit codes: 0 done (and healthy, where a command judges), 1 failed, 2 not understood, 3 not healthy.",
+			"Exit codes: 0 done (and healthy, where a command judges), 1 failed, 2 not understood, 3 not healthy,\n" +
+			"130 interrupted before it was done.",
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
@@ -73,6 +80,7 @@ func newRoot(a *app) *cobra.Command {
 		if !knownFormat(a.format) {
 			return usage(cmd, fmt.Errorf("output %q: use table, wide, json or yaml", a.format))
 		}
+		a.warnVariables()
 		return nil
 	}
 
@@ -83,7 +91,25 @@ func newRoot(a *app) *cobra.Command {
 		versionCommand(a),
 	)
 	root.AddCommand(labCommands(a)...)
+	argumentsAreUsage(root)
 	return root
+}
+
+// argumentsAreUsage makes every complaint about arguments, also cobra's own, one of usage.
+func argumentsAreUsage(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			var u *usageError
+			if err == nil || errors.As(err, &u) {
+				return err
+			}
+			return usage(cmd, err)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		argumentsAreUsage(sub)
+	}
 }
 
 // group makes a command that only holds others.

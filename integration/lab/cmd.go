@@ -5,6 +5,7 @@ package lab
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -73,10 +74,49 @@ func (c *command) self() error {
 		return err
 	}
 	c.options.Weft = exe
+	if err := c.options.Validate(); err != nil {
+		return &UsageError{err}
+	}
+	return asRoot()
+}
+
+// ErrRoot is returned to whoever is not root, before anything is done.
+var ErrRoot = errors.New("needs root: a lab makes network namespaces and loads BPF programs")
+
+// ErrUnhealthy is returned where a command judges and something is not well.
+var ErrUnhealthy = errors.New("not healthy")
+
+// UsageError is an argument or option that was not understood.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap gives what is wrong.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+func asRoot() error {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("a lab makes network namespaces and loads BPF programs: run it as root")
+		return ErrRoot
 	}
 	return nil
+}
+
+// atLeast wants as many arguments as there are names.
+func atLeast(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return &UsageError{fmt.Errorf("%s is missing", names[len(args)])}
+		}
+		return nil
+	}
+}
+
+// open reads the lab for somebody who may enter its namespaces.
+func (c *command) open() (*Lab, error) {
+	if err := asRoot(); err != nil {
+		return nil, err
+	}
+	return Open(c.options.Dir)
 }
 
 func progress(cmd *cobra.Command) *Progress {
@@ -114,7 +154,19 @@ func (c *command) up() *cobra.Command {
 func (c *command) down() *cobra.Command {
 	return &cobra.Command{
 		Use: "down", Short: "Remove a lab without a trace", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return Down(cmd.Context(), c.options.Name, c.options.Dir) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := asRoot(); err != nil {
+				return err
+			}
+			there := stands(c.options.Name, c.options.Dir)
+			if err := Down(cmd.Context(), c.options.Name, c.options.Dir); err != nil {
+				return err
+			}
+			if !there {
+				fmt.Fprintf(cmd.OutOrStdout(), "lab %s: nothing is there\n", c.options.Name)
+			}
+			return nil
+		},
 	}
 }
 
@@ -144,7 +196,7 @@ func (c *command) heal() *cobra.Command {
 
 func (c *command) link(use, short string, do func(*Lab, string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: use + " LINK...", Short: short, Args: cobra.MinimumNArgs(1),
+		Use: use + " LINK...", Short: short, Args: atLeast("LINK"),
 		Long: short + ". Links are control/CLUSTER (to the other clusters' stores), data/CLUSTER (packets),\n" +
 			"etcd/CLUSTER (its own store), node/NODE (packets of one node), store/NODE (one node's way to all stores).",
 		ValidArgsFunction: c.complete(func(l *Lab) (names []string) {
@@ -157,7 +209,7 @@ func (c *command) link(use, short string, do func(*Lab, string) error) *cobra.Co
 			return names
 		}),
 		RunE: func(_ *cobra.Command, args []string) error {
-			l, err := Open(c.options.Dir)
+			l, err := c.open()
 			if err != nil {
 				return err
 			}
@@ -175,11 +227,14 @@ func (c *command) kill() *cobra.Command {
 	name := "KILL"
 	cmd := &cobra.Command{
 		Use: "kill PROCESS...", Short: "Kill processes: etcd/CLUSTER, operator/CLUSTER, agent/NODE, pod/POD",
-		Args: cobra.MinimumNArgs(1), ValidArgsFunction: c.complete(processNames),
+		Args: atLeast("PROCESS"), ValidArgsFunction: c.complete(processNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sig := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
 			if sig == 0 {
-				return fmt.Errorf("signal %q: want KILL, TERM, STOP, CONT or another name of kill -l", name)
+				return &UsageError{fmt.Errorf("signal %q: want KILL, TERM, STOP, CONT or another name of kill -l", name)}
+			}
+			if err := asRoot(); err != nil {
+				return err
 			}
 			for _, p := range args {
 				if err := Kill(cmd.Context(), c.options.Dir, p, sig); err != nil {
@@ -190,14 +245,19 @@ func (c *command) kill() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&name, "signal", "s", name, "signal to send")
+	_ = cmd.RegisterFlagCompletionFunc("signal", cobra.FixedCompletions(
+		[]string{"KILL", "TERM", "STOP", "CONT"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 func (c *command) start() *cobra.Command {
 	return &cobra.Command{
-		Use: "start PROCESS...", Short: "Start what was killed", Args: cobra.MinimumNArgs(1),
+		Use: "start PROCESS...", Short: "Start what was killed", Args: atLeast("PROCESS"),
 		ValidArgsFunction: c.complete(processNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := asRoot(); err != nil {
+				return err
+			}
 			for _, p := range args {
 				if err := Start(cmd.Context(), c.options.Dir, p); err != nil {
 					return err
@@ -253,9 +313,9 @@ func (c *command) complete(names func(*Lab) []string) cobra.CompletionFunc {
 func (c *command) exec() *cobra.Command {
 	return &cobra.Command{
 		Use: "exec PLACE -- COMMAND [ARG...]", Short: "Run a command inside a node, pod, store or the wan",
-		Args: cobra.MinimumNArgs(2), ValidArgsFunction: c.complete(placeNames),
+		Args: atLeast("PLACE", "COMMAND"), ValidArgsFunction: c.complete(placeNames),
 		RunE: func(_ *cobra.Command, args []string) error {
-			l, err := Open(c.options.Dir)
+			l, err := c.open()
 			if err != nil {
 				return err
 			}
@@ -270,7 +330,7 @@ func (c *command) load() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "load", Short: "Call a service and log every connect: when, how long, who answered", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := Open(c.options.Dir)
+			l, err := c.open()
 			if err != nil {
 				return err
 			}
@@ -281,7 +341,7 @@ func (c *command) load() *cobra.Command {
 				}
 			}
 			if ld.Rate < 0 || ld.Sessions < 0 || ld.Rate+ld.Sessions == 0 {
-				return fmt.Errorf("rate %d and sessions %d: want one of them above 0, none below", ld.Rate, ld.Sessions)
+				return &UsageError{fmt.Errorf("rate %d and sessions %d: want one of them above 0, none below", ld.Rate, ld.Sessions)}
 			}
 			if ld.Target == "" {
 				cl, err := l.cluster(pod.Cluster)
@@ -296,6 +356,12 @@ func (c *command) load() *cobra.Command {
 	}
 	ld.flags(cmd)
 	cmd.Flags().StringVar(&from, "from", "", "pod that calls (default: the client of the first cluster)")
+	_ = cmd.RegisterFlagCompletionFunc("from", c.complete(func(l *Lab) (names []string) {
+		for _, p := range l.pods() {
+			names = append(names, p.Name)
+		}
+		return names
+	}))
 	cmd.Flags().StringVar(&log, "log", "", "file for the log, one JSON object a line (default: none)")
 	return cmd
 }
@@ -304,7 +370,7 @@ func (c *command) check() *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Send TCP, UDP and ICMP, small and large, over every kind of way", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := Open(c.options.Dir)
+			l, err := c.open()
 			if err != nil {
 				return err
 			}
@@ -330,6 +396,7 @@ func (c *command) status() *cobra.Command {
 			format, _ := cmd.Flags().GetString("output")
 			if format == "json" {
 				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetEscapeHTML(false)
 				e.SetIndent("", "  ")
 				if err := e.Encode(st); err != nil {
 					return err

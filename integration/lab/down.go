@@ -64,6 +64,16 @@ func Down(ctx context.Context, name, dir string) error {
 	return nil
 }
 
+// stands says whether Down would find anything of the lab.
+func stands(name, dir string) bool {
+	names, err := netnsOf(name)
+	if err != nil || len(names) > 0 {
+		return true
+	}
+	_, err = os.Stat(dir)
+	return err == nil
+}
+
 // killAll ends the lab's processes. It goes round again because one may have started another
 // meanwhile.
 func killAll(ctx context.Context, name string) error {

@@ -120,7 +120,7 @@ func (s Status) err() error {
 	if len(bad) == 0 {
 		return nil
 	}
-	return fmt.Errorf("not healthy: %s", strings.Join(bad, ", "))
+	return fmt.Errorf("%w: %s", ErrUnhealthy, strings.Join(bad, ", "))
 }
 
 // words is a list as a person writes it.
