@@ -110,7 +110,7 @@ func bpfList(a *app, from *bpfFlags, name, about string) *cobra.Command {
 			if a.format == formatJSON || a.format == formatYAML {
 				return printList(a, entries, nil)
 			}
-			header, rows := fields(entries)
+			header, rows := fields(name, entries)
 			printTable(a.out, header, rows)
 			return nil
 		},
@@ -176,23 +176,38 @@ func readMap(ctx context.Context, c api.AgentClient, name string, limit uint32) 
 	}
 }
 
-// fields makes a column of every field that some entry has and that is not a part
-// of every key.
-func fields(entries []mapEntry) (header []string, rows [][]string) {
+// mapColumns are the fields of each view in the order of their weight. All are printed always, so that
+// a script finds a column where it was; what the key says already is not among them.
+func mapColumns(view string) []string {
+	return map[string][]string{
+		"flows": {
+			"identity", "state", "translated", "service", "node", "reply", "packets", "bytes",
+			"interface", "mtu", "stale", "young",
+		},
+		"ipcache":  {"identity", "node", "endpoint", "host", "otherNode"},
+		"lb":       {"id", "backends"},
+		"endpoint": {"identity", "ipv4", "ipv6", "mac", "mtu"},
+		"nodes":    {"address", "tunnel", "mtu"},
+		"metrics":  {"packets", "bytes"},
+	}[view]
+}
+
+// fields makes the columns of a view. One that has no order here shows every field that some entry has.
+func fields(view string, entries []mapEntry) (header []string, rows [][]string) {
+	columns := mapColumns(view)
 	values := make([]map[string]any, len(entries))
 	names := map[string]any{}
 	for i, e := range entries {
 		if json.Unmarshal(e.Value, &values[i]) != nil {
 			values[i] = map[string]any{"value": string(e.Value)}
 		}
-		parts := strings.FieldsFunc(strings.ReplaceAll(e.Key, "->", " "), func(r rune) bool { return r == ' ' || r == '/' })
-		for k, v := range values[i] {
-			if !empty(v) && !slices.Contains(parts, flat(v)) {
-				names[k] = nil
-			}
+		for k := range values[i] {
+			names[k] = nil
 		}
 	}
-	columns := sortedKeys(names)
+	if columns == nil {
+		columns = sortedKeys(names)
+	}
 	header = []string{"KEY"}
 	for _, c := range columns {
 		header = append(header, strings.ToUpper(c))

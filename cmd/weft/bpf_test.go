@@ -10,8 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 
+	"github.com/weft-net/weft/agent"
 	"github.com/weft-net/weft/agent/api"
 )
 
@@ -66,5 +68,24 @@ func TestMayCleanup_Refusals(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFields_FixedColumns says that columns do not depend on what the entries have.
+func TestFields_FixedColumns(t *testing.T) {
+	for _, v := range agent.MapViews("", "") {
+		if mapColumns(v.Name) == nil {
+			t.Errorf("view %s: no order of columns", v.Name)
+		}
+	}
+	entries := []mapEntry{{"flows", "TCP 10.1.1.2:1->10.1.1.3:80 from 1", []byte(`{"packets":3,"state":["open","seen"],"young":true}`)}}
+	header, rows := fields("flows", entries)
+	empty, _ := fields("flows", nil)
+	if diff := cmp.Diff(empty, header); diff != "" {
+		t.Error(diff)
+	}
+	want := "TCP 10.1.1.2:1->10.1.1.3:80 from 1 - open,seen - - - - 3 - - - - yes"
+	if got := strings.Join(rows[0], " "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

@@ -62,7 +62,7 @@ func (*cannedAgent) EndpointList(context.Context, *api.EndpointListRequest) (*ap
 func (*cannedAgent) TableList(context.Context, *api.TableListRequest) (*api.TableListResponse, error) {
 	return &api.TableListResponse{Tables: []*api.Table{
 		{Name: "nodes", About: "nodes of all clusters", Rows: 2, Revision: 7, Synced: true, Sources: []*api.TableSource{
-			{Name: "etcd", Synced: true, Rows: 1}, {Name: "cluster/b", Rows: 1},
+			{Name: "etcd", Synced: true, Rows: 1, Confirmed: minutes(6)}, {Name: "cluster/b", Rows: 1},
 		}},
 		{Name: "ipcache", About: "address to identity", Rows: 1, Revision: 9, Reconciled: true},
 	}}, nil
@@ -79,7 +79,7 @@ func (*cannedAgent) TableGet(r *api.TableGetRequest, stream grpc.ServerStreaming
 			Outcome: &api.Outcome{Error: "map ipcache is full: 4096 entries", Attempts: 3, At: minutes(3)},
 		}},
 		"identities": {{Key: "b/131999", Value: []byte(`{"id":131999,"cluster":"b","labels":"k8s:app=web;"}`), Source: "cluster/b", Changed: minutes(5)}},
-		"services":   {{Key: "default/web", Value: []byte(`{"global":true,"affinity":"local","active":2,"frontends":["10.96.0.9:80/TCP"]}`), Source: "derived", Changed: minutes(5)}},
+		"services":   {{Key: "default/web", Value: []byte(`{"global":true,"affinity":"local","active":2,"frontends":["10.96.0.9:80/TCP"],"remotes":[{"cluster":"b","shared":true,"backends":6},{"cluster":"c","shared":false,"backends":2}]}`), Source: "derived", Changed: minutes(5)}},
 	}[r.Table]
 	if rows == nil {
 		return status.Errorf(codes.NotFound, "table %q: unknown, there are nodes, ipcache", r.Table)
@@ -132,6 +132,9 @@ func (*cannedAgent) Monitor(_ *api.MonitorRequest, stream grpc.ServerStreamingSe
 }
 
 func (*cannedAgent) MapGet(r *api.MapGetRequest, stream grpc.ServerStreamingServer[api.MapEntry]) error {
+	if r.Map == "metrics" {
+		return stream.Send(&api.MapEntry{Key: "a->b", Value: []byte(`{"packets":1}`)})
+	}
 	if r.Map != "ipcache" {
 		return status.Error(codes.Internal, "maps of node a1: no maps are pinned below /sys/fs/bpf")
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -88,6 +89,7 @@ func getTables(ctx context.Context, a *app) error {
 		{"ROWS", false, func(v tableView) string { return strconv.FormatUint(v.Rows, 10) }},
 		{"REVISION", false, func(v tableView) string { return strconv.FormatUint(v.Revision, 10) }},
 		{"SYNCED", false, func(v tableView) string { return yesNo(v.Synced) }},
+		{"CONFIRMED", false, func(v tableView) string { return v.confirmed() }},
 		{"SOURCES", true, func(v tableView) string {
 			text := ""
 			for i, s := range v.Sources {
@@ -103,6 +105,21 @@ func getTables(ctx context.Context, a *app) error {
 		}},
 		{"ABOUT", false, func(v tableView) string { return v.About }},
 	})
+}
+
+// confirmed is when the source that was heard of least recently said last that its rows are so:
+// rows are kept and stay synced while their store is away. "-": its sources are all within the agent.
+func (v tableView) confirmed() string {
+	var oldest time.Time
+	for _, s := range v.Sources {
+		if t, ok := s.Confirmed.(time.Time); ok && (oldest.IsZero() || t.Before(oldest)) {
+			oldest = t
+		}
+	}
+	if oldest.IsZero() {
+		return "-"
+	}
+	return ago(oldest)
 }
 
 func yesNo(b bool) string {

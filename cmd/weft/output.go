@@ -78,9 +78,9 @@ func printOne(a *app, v any, text func(io.Writer)) error {
 }
 
 func printValue(w io.Writer, format string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
+	data, err := encode(v, "  ")
 	if err != nil {
-		return fmt.Errorf("print: %w", err)
+		return err
 	}
 	if format == formatYAML {
 		if data, err = yaml.JSONToYAML(data); err != nil {
@@ -99,12 +99,24 @@ func printItem(w io.Writer, format string, v any) error {
 		}
 		return printValue(w, format, v)
 	}
-	data, err := json.Marshal(v)
+	data, err := encode(v, "")
 	if err != nil {
-		return fmt.Errorf("print: %w", err)
+		return err
 	}
-	_, err = fmt.Fprintf(w, "%s\n", data)
+	_, err = w.Write(data)
 	return err
+}
+
+// encode writes JSON as people read it: "->" is no HTML.
+func encode(v any, indent string) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return nil, fmt.Errorf("print: %w", err)
+	}
+	return b.Bytes(), nil
 }
 
 // printTable aligns columns by runes; the last column is not padded.

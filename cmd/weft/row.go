@@ -125,7 +125,9 @@ func flat(v any) string {
 				parts = append(parts, k+":"+flat(v[k]))
 			}
 		}
-		return "{" + strings.Join(parts, " ") + "}"
+		return "(" + strings.Join(parts, " ") + ")"
+	case bool:
+		return yesNo(v)
 	case float64:
 		if v == float64(int64(v)) {
 			return fmt.Sprint(int64(v))
@@ -164,6 +166,29 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// remotes says how many backends each other cluster offers: "b:6, c:2 (not shared)".
+func (r row) remotes() string {
+	var v struct {
+		Remotes []struct {
+			Cluster  string `json:"cluster"`
+			Shared   bool   `json:"shared"`
+			Backends int    `json:"backends"`
+		} `json:"remotes"`
+	}
+	if json.Unmarshal(r.Value, &v) != nil {
+		return "-"
+	}
+	var parts []string
+	for _, c := range v.Remotes {
+		text := fmt.Sprintf("%s:%d", c.Cluster, c.Backends)
+		if !c.Shared {
+			text += " (not shared)"
+		}
+		parts = append(parts, text)
+	}
+	return orDash(strings.Join(parts, ", "))
 }
 
 // field reads one field of the row's JSON value as text.

@@ -27,7 +27,7 @@ func serviceCommand(a *app) *cobra.Command {
 		{"GLOBAL", false, func(r row) string { return r.field("global") }},
 		{"SHARED", true, func(r row) string { return r.field("shared") }},
 		{"AFFINITY", false, func(r row) string { return r.field("affinity") }},
-		{"REMOTES", false, func(r row) string { return r.field("remotes") }},
+		{"REMOTES", false, func(r row) string { return r.remotes() }},
 		{"AGE", false, func(r row) string { return age(r.Changed) }},
 		{"PROBLEMS", false, func(r row) string { return r.field("problems") }},
 	})
