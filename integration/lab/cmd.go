@@ -199,15 +199,7 @@ func (c *command) link(use, short string, do func(*Lab, string) error) *cobra.Co
 		Use: use + " LINK...", Short: short, Args: atLeast("LINK"),
 		Long: short + ". Links are control/CLUSTER (to the other clusters' stores), data/CLUSTER (packets),\n" +
 			"etcd/CLUSTER (its own store), node/NODE (packets of one node), store/NODE (one node's way to all stores).",
-		ValidArgsFunction: c.complete(func(l *Lab) (names []string) {
-			for _, cl := range l.Clusters {
-				names = append(names, "control/"+cl.Name, "data/"+cl.Name, "etcd/"+cl.Name)
-				for _, n := range cl.Nodes {
-					names = append(names, "node/"+n.Name, "store/"+n.Name)
-				}
-			}
-			return names
-		}),
+		ValidArgsFunction: c.complete((*Lab).linkNames),
 		RunE: func(_ *cobra.Command, args []string) error {
 			l, err := c.open()
 			if err != nil {
@@ -266,6 +258,17 @@ func (c *command) start() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// linkNames are those that wires knows.
+func (l *Lab) linkNames() (names []string) {
+	for _, cl := range l.Clusters {
+		names = append(names, "control/"+cl.Name, "data/"+cl.Name, "etcd/"+cl.Name)
+		for _, n := range cl.Nodes {
+			names = append(names, "node/"+n.Name, "store/"+n.Name)
+		}
+	}
+	return names
 }
 
 func processNames(l *Lab) (names []string) {

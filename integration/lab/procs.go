@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -145,9 +147,9 @@ func (s Summary) print(w io.Writer, format string) error {
 	}
 	_, err := fmt.Fprintf(w, "%d connects, %d failed; %d messages, %d sessions lost; p50 %v, p99 %v\n",
 		s.Connects, s.Failed, s.Messages, s.Resets, s.P50, s.P99)
-	for name, n := range s.By {
+	for _, name := range slices.Sorted(maps.Keys(s.By)) {
 		if err == nil {
-			_, err = fmt.Fprintf(w, "  %6d × %s\n", n, name)
+			_, err = fmt.Fprintf(w, "  %6d × %s\n", s.By[name], name)
 		}
 	}
 	return err

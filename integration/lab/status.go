@@ -19,6 +19,18 @@ import (
 type Status struct {
 	*Lab
 	Judged []Judged `json:"judged"`
+	// Cut are the links that are down, by the names of `weft lab cut`.
+	Cut []string `json:"cut"`
+	// Endpoints are those of the pods, by the pod's name, as their agents have them now.
+	Endpoints map[string]Live `json:"endpoints"`
+}
+
+// Live is an endpoint as its agent has it.
+type Live struct {
+	Addresses []string `json:"addresses"`
+	Identity  uint32   `json:"identity"`
+	Labels    []string `json:"labels"`
+	State     string   `json:"state"`
 }
 
 // Judged is one process or node and how it is.
@@ -31,7 +43,7 @@ type Judged struct {
 
 // Status asks every agent. What cannot be asked is a reason, not an error.
 func (l *Lab) Status(ctx context.Context) Status {
-	st := Status{Lab: l}
+	st := Status{Lab: l, Cut: l.cuts(), Endpoints: map[string]Live{}}
 	add := func(what string, p Process) bool {
 		j := Judged{What: what, Healthy: p.alive()}
 		if !j.Healthy {
@@ -47,7 +59,7 @@ func (l *Lab) Status(ctx context.Context) Status {
 		for k := range c.Nodes {
 			n := &c.Nodes[k]
 			if add("agent/"+n.Name, n.Agent) {
-				l.judgeNode(ctx, n, &st.Judged[len(st.Judged)-1])
+				l.judgeNode(ctx, n, &st.Judged[len(st.Judged)-1], st.Endpoints)
 			}
 			for _, p := range n.Pods {
 				add("pod/"+p.Name, p.Workload)
@@ -57,11 +69,18 @@ func (l *Lab) Status(ctx context.Context) Status {
 	return st
 }
 
-func (l *Lab) judgeNode(ctx context.Context, n *Node, j *Judged) {
+func (l *Lab) judgeNode(ctx context.Context, n *Node, j *Judged, live map[string]Live) {
 	err := n.ask(ctx, func(ctx context.Context, c api.AgentClient) error {
 		res, err := c.Status(ctx, &api.StatusRequest{})
 		if err == nil {
 			j.Reason = notSynced(res, len(l.Clusters)-1)
+		}
+		if err != nil {
+			return err
+		}
+		list, err := c.EndpointList(ctx, &api.EndpointListRequest{})
+		for _, e := range list.GetEndpoints() {
+			live[e.Name] = Live{e.Addresses, e.Identity, e.Labels, e.State}
 		}
 		return err
 	})
@@ -102,9 +121,16 @@ func (s Status) print(w io.Writer, format string) error {
 		for _, n := range c.Nodes {
 			line("  ", "agent/"+n.Name, words(n.Addresses)+"  pods "+words(n.PodCIDRs)+"  "+n.Socket)
 			for _, p := range n.Pods {
-				line("    ", "pod/"+p.Name, fmt.Sprintf("%s  identity %d  app=%s", words(p.Addresses), p.Identity, p.Labels["app"]))
+				text := "no endpoint"
+				if e, ok := s.Endpoints[p.Name]; ok {
+					text = fmt.Sprintf("%s  identity %d  %s  %s", words(e.Addresses), e.Identity, e.State, words(e.Labels))
+				}
+				line("    ", "pod/"+p.Name, text)
 			}
 		}
+	}
+	if len(s.Cut) > 0 {
+		fmt.Fprintf(w, "\ncut: %s; bring back with 'weft lab heal LINK'\n", strings.Join(s.Cut, ", "))
 	}
 	return nil
 }
