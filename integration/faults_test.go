@@ -1,0 +1,82 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/weft-net/weft/integration/history"
+)
+
+// fault is one thing that happens to the control plane of the first cluster or the store of the
+// second.
+type fault struct {
+	name, store string
+	breaking    [][]string // arguments of "weft lab"
+	heal        [][]string
+}
+
+// faults are those that are survived today. A store that comes back empty or older is not among them.
+var faults = []fault{
+	{"etcd killed", "east", [][]string{{"kill", "etcd/east"}}, [][]string{{"start", "etcd/east"}}},
+	{"etcd frozen", "east", [][]string{{"kill", "-s", "STOP", "etcd/east"}}, [][]string{{"kill", "-s", "CONT", "etcd/east"}}},
+	{
+		"etcd, operator and agent killed together", "east",
+		[][]string{{"kill", "etcd/east", "operator/east", "agent/east-1"}},
+		[][]string{{"start", "etcd/east", "operator/east", "agent/east-1"}},
+	},
+	{"the remote's etcd killed", "west", [][]string{{"kill", "etcd/west"}}, [][]string{{"start", "etcd/west"}}},
+}
+
+// TestFaults_NobodyNotices breaks the control plane under traffic and judges the history: nothing
+// that lives leaves a kernel, no number changes, no connect fails and no session ends; and what its
+// owner deletes meanwhile goes everywhere. Guarantees: no mass delete; one set, one number;
+// invisible restart.
+func TestFaults_NobodyNotices(t *testing.T) {
+	m := newMesh(t, fmt.Sprintf("tf%d", os.Getpid()), "--nodes", "1", "--pods", "3")
+	o := m.observe()
+	east, west := m.Clusters[0].Nodes[0], m.Clusters[1].Nodes[0]
+	client, remote, victim := east.Pods[0], west.Pods[1], west.Pods[2]
+	sessions := o.load("sessions", client.Name, "--to", remote.Addresses[0].String()+":7",
+		"--rate", "0", "--sessions", "50", "--duration", "0s", "--timeout", "20s")
+	local := o.load("service", client.Name, "--rate", "100", "--duration", "0s", "--timeout", "20s")
+	far := o.load("remote", client.Name, "--to", remote.Addresses[0].String()+":13",
+		"--rate", "100", "--duration", "0s", "--timeout", "20s")
+	for _, f := range faults {
+		o.during(f.name, f.store, func() { m.labs(f.breaking) }, func() { m.labs(f.heal) })
+		m.waitHealthy()
+		t.Logf("survived: %s", f.name)
+	}
+	o.during("etcd frozen while a pod is deleted", "east", func() {
+		m.lab("kill", "-s", "STOP", "etcd/east")
+		o.row(history.Died, victim)
+		m.lab("kill", "pod/"+victim.Name)
+		waitFor(t, "end of the deleted pod", func() bool {
+			return !o.has(east.Name, victim.Addresses[0].String()) && !o.has(west.Name, victim.Addresses[0].String())
+		})
+	}, func() { m.lab("kill", "-s", "CONT", "etcd/east") })
+	for _, p := range []*loadProcess{sessions, local, far} {
+		p.stop()
+	}
+	o.judge()
+	m.noRaces()
+}
+
+func (m *mesh) labs(calls [][]string) {
+	m.t.Helper()
+	for _, args := range calls {
+		m.lab(args...)
+	}
+}
+
+// waitHealthy waits until every agent calls itself and the mesh healthy.
+func (m *mesh) waitHealthy() {
+	m.t.Helper()
+	waitFor(m.t, "a healthy lab", func() bool {
+		return exec.Command(m.bin, "lab", "status", "--name", m.name).Run() == nil
+	})
+}

@@ -1,0 +1,227 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package integration
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weft-net/weft/agent/api"
+	"github.com/weft-net/weft/integration/history"
+	"github.com/weft-net/weft/integration/lab"
+)
+
+// observer writes the history of a lab: what the kernels of its nodes have, which numbers its
+// endpoints have, what was broken on purpose, and at the end what its clients saw.
+type observer struct {
+	m    *mesh
+	rec  *history.Recorder
+	logs map[string]string // of clients, by the pod that calls
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	mu   sync.Mutex
+	here map[string]map[string]bool // by node: the pods' addresses in its ipcache
+}
+
+// watchPeriod is how often a node's map is read. What is gone for less may go unseen.
+const watchPeriod = 100 * time.Millisecond
+
+// observe begins the history of a lab in which all pods live.
+func (m *mesh) observe() *observer {
+	m.t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	o := &observer{m: m, rec: history.NewRecorder(nil), logs: map[string]string{}, stop: stop, here: map[string]map[string]bool{}}
+	owner := map[string]string{} // of an address: the cluster
+	for _, c := range m.Clusters {
+		for _, n := range c.Nodes {
+			for _, p := range n.Pods {
+				for _, addr := range p.Addresses {
+					owner[addr.String()] = c.Name
+				}
+				o.row(history.Born, p)
+			}
+		}
+	}
+	for _, c := range m.Clusters {
+		for _, n := range c.Nodes {
+			o.here[n.Name] = map[string]bool{}
+			o.done.Add(1)
+			go func() { defer o.done.Done(); o.follow(ctx, n, owner) }()
+		}
+	}
+	m.t.Cleanup(func() { stop(); o.done.Wait() })
+	return o
+}
+
+// row says what a pod's owner wants of its addresses.
+func (o *observer) row(kind history.Kind, p lab.Pod) {
+	for _, addr := range p.Addresses {
+		o.rec.Add(history.Record{Kind: kind, By: p.Node, Store: p.Cluster, Prefix: "ipcache", Key: addr.String()})
+	}
+}
+
+// follow reads one node's map again and again. While its agent is away nobody looks.
+func (o *observer) follow(ctx context.Context, n lab.Node, owner map[string]string) {
+	client, conn, err := api.Dial(n.Socket)
+	if err != nil {
+		o.m.t.Error(err)
+		return
+	}
+	defer conn.Close()
+	tick := time.NewTicker(watchPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if keys, err := ipcache(ctx, client); err == nil {
+			o.compare(n.Name, keys, owner)
+		}
+		if list, err := client.EndpointList(ctx, &api.EndpointListRequest{}); err == nil {
+			for _, ep := range list.Endpoints {
+				if ep.Identity != 0 {
+					o.rec.Add(history.Record{Kind: history.Uses, By: ep.Name, Store: n.Cluster,
+						Labels: strings.Join(ep.IdentityLabels, ";"), Number: ep.Identity})
+				}
+			}
+		}
+	}
+}
+
+func ipcache(ctx context.Context, client api.AgentClient) (map[string]bool, error) {
+	stream, err := client.MapGet(ctx, &api.MapGetRequest{Map: "ipcache"})
+	if err != nil {
+		return nil, err
+	}
+	keys := map[string]bool{}
+	for {
+		entry, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return keys, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		keys[entry.Key] = true
+	}
+}
+
+func (o *observer) compare(node string, keys map[string]bool, owner map[string]string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	here := o.here[node]
+	for addr, cluster := range owner {
+		if keys[addr] == here[addr] {
+			continue
+		}
+		kind := history.Here
+		if !keys[addr] {
+			kind = history.Gone
+		}
+		here[addr] = keys[addr]
+		o.rec.Add(history.Record{Kind: kind, By: node, Store: cluster, Prefix: "ipcache", Key: addr})
+	}
+}
+
+// has says whether a node had an address when it was last looked at.
+func (o *observer) has(node, addr string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.here[node][addr]
+}
+
+// load starts a client of which the history has every connect.
+func (o *observer) load(name, from string, args ...string) *loadProcess {
+	o.m.t.Helper()
+	file := filepath.Join(o.m.t.TempDir(), name)
+	o.logs[file] = from
+	return o.m.load(from, append(args, "--log", file)...)
+}
+
+// wait waits until every client has logged more, so that a fault meets traffic.
+func (o *observer) wait() {
+	o.m.t.Helper()
+	const more = 6_000 // bytes, some fifty lines
+	for file := range o.logs {
+		size := func() int64 {
+			info, err := os.Stat(file)
+			if err != nil {
+				return 0
+			}
+			return info.Size()
+		}
+		begin := size()
+		waitFor(o.m.t, "traffic in "+file, func() bool { return size() >= begin+more })
+	}
+}
+
+// during breaks something, lets traffic run, and heals it.
+func (o *observer) during(name, store string, fault, heal func()) {
+	o.m.t.Helper()
+	o.rec.Add(history.Record{Kind: history.Fault, Name: name, Store: store})
+	fault()
+	o.wait()
+	heal()
+	o.rec.Add(history.Record{Kind: history.Healed, Name: name, Store: store})
+}
+
+// judge ends the history, after the clients ended, and reports what it shows broken.
+func (o *observer) judge() {
+	o.m.t.Helper()
+	o.stop()
+	o.done.Wait()
+	all := [][]history.Record{o.rec.Records()}
+	for file, from := range o.logs {
+		all = append(all, connects(o.m.t, file, from))
+	}
+	records := history.Merge(all...)
+	for _, v := range history.Check(records, history.Limits{InForce: patience}) {
+		o.m.t.Error(v)
+	}
+	o.m.t.Logf("history of %d records", len(records))
+}
+
+// connects reads the log of a client.
+func connects(t *testing.T, file, from string) []history.Record {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var records []history.Record
+	messages := map[int]int{}
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var c lab.Connect
+		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		r := history.Record{At: c.At, Kind: history.Connect, By: from, To: filepath.Base(file), Took: c.Took, Error: c.Error, Answer: c.Cluster + "/" + c.Name}
+		if c.Kind == "session" {
+			messages[c.Session]++
+			r.Kind, r.Session, r.Message, r.Answer = history.Message, c.Session, messages[c.Session], ""
+		}
+		records = append(records, r)
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if len(records) == 0 {
+		t.Fatalf("%s: a client without a record", file)
+	}
+	return records
+}
