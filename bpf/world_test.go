@@ -89,6 +89,15 @@ func newWorld(t *testing.T, m mode, mtu int) *world {
 	w.b.addPod(1)
 	w.a.know(w.b, m, mtu)
 	w.b.know(w.a, m, mtu)
+	for _, n := range []*node{w.a, w.b} {
+		for _, a := range []netip.Addr{n.addr4, n.addr6, n.host4, n.host6} {
+			must(t, n.ns.AwaitAddr(a))
+		}
+		for _, p := range n.pods {
+			must(t, p.ns.AwaitAddr(p.addr4))
+			must(t, p.ns.AwaitAddr(p.addr6))
+		}
+	}
 	return w
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
@@ -156,7 +157,8 @@ func (n *NS) deleteLinks() error {
 	})
 }
 
-// AddAddr gives a device an address. IPv6 addresses are usable at once.
+// AddAddr gives a device an address. An IPv6 address is in force some time after its device has
+// come up, even without duplicate detection; see AwaitAddr.
 func (n *NS) AddAddr(link string, addr netip.Prefix) error {
 	return n.withLink(link, func(h *netlink.Handle, l netlink.Link) error {
 		a := &netlink.Addr{IPNet: ipNet(addr)}
@@ -167,6 +169,23 @@ func (n *NS) AddAddr(link string, addr netip.Prefix) error {
 			return fmt.Errorf("add address %s: %w", addr, err)
 		}
 		return nil
+	})
+}
+
+// AwaitAddr returns when packets to an address that was added are taken, which for IPv6 the kernel
+// sees to in the background. It gives up with the last answer after ten seconds.
+func (n *NS) AwaitAddr(addr netip.Addr) error {
+	const patience = 10 * time.Second
+	return n.withHandle(func(h *netlink.Handle) error {
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			routes, err := h.RouteGet(addr.AsSlice())
+			switch {
+			case err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL:
+				return nil
+			case time.Now().After(deadline):
+				return fmt.Errorf("address %s in %s: not in force after %s: %v", addr, n.name, patience, err)
+			}
+		}
 	})
 }
 
