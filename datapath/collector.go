@@ -21,10 +21,11 @@ func (collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector. Before the datapath is ready there is nothing.
 func (c collector) Collect(out chan<- prometheus.Metric) {
-	e := c.d.engine.Load()
-	if e == nil {
+	e, done, ok := c.d.use()
+	if !ok {
 		return
 	}
+	defer done()
 	gauge := func(name, help string, value float64, labels ...string) {
 		send(out, prometheus.GaugeValue, name, help, value, labels)
 	}

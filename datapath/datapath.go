@@ -5,7 +5,6 @@ package datapath
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -26,7 +25,8 @@ type Datapath struct {
 	log     *slog.Logger
 	ipcache *state.Table[netip.Prefix, IPCacheEntry]
 
-	engine atomic.Pointer[engine] // what Run made; nil before
+	engine atomic.Pointer[engine] // what Run made; nil before and after
+	users  users                  // of what the engine has open
 	ready  chan struct{}          // closed by the first Run that got there
 	once   sync.Once
 }
@@ -67,9 +67,8 @@ func (d *Datapath) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("datapath: %w", err)
 	}
-	defer e.Close()
-	defer d.engine.Store(nil)
-	d.engine.Store(e)
+	d.begin(e)
+	defer d.end(e)
 	d.once.Do(func() { close(d.ready) })
 	d.log.Info("datapath is ready", "mode", d.cfg.Mode.String(), "underlay", e.keeper.underlay().name)
 
@@ -94,21 +93,6 @@ func (d *Datapath) Run(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
-}
-
-var errStopped = errors.New("datapath has stopped")
-
-// await returns what Run made, once it is there.
-func (d *Datapath) await(ctx context.Context) (*engine, error) {
-	select {
-	case <-d.ready:
-		if e := d.engine.Load(); e != nil {
-			return e, nil
-		}
-		return nil, errStopped
-	case <-ctx.Done():
-		return nil, fmt.Errorf("datapath is not ready: %w", ctx.Err())
-	}
 }
 
 // IPCacheOutcome says what became of a row of IPCache in the kernel.

@@ -77,10 +77,11 @@ func (l *endpointLocks) isMade(slot uint16) bool {
 //
 // Errors are a NameClashError, or name the step.
 func (d *Datapath) AddEndpoint(ctx context.Context, spec EndpointSpec) (EndpointDevice, error) {
-	e, err := d.await(ctx)
+	e, done, err := d.await(ctx)
 	if err != nil {
 		return EndpointDevice{}, err
 	}
+	defer done()
 	v, err := d.vethOf(spec, e.keeper.underlay())
 	if err != nil {
 		return EndpointDevice{}, fmt.Errorf("add endpoint %s: %w", spec.Name, err)
@@ -165,10 +166,11 @@ func (c Config) sources() []netip.Addr { return c.NodeIPs }
 // Tables.Endpoints first. An endpoint that is not there is no error; after a failure it is called
 // again.
 func (d *Datapath) DeleteEndpoint(ctx context.Context, slot uint16) error {
-	e, err := d.await(ctx)
+	e, done, err := d.await(ctx)
 	if err != nil {
 		return err
 	}
+	defer done()
 	if err := e.removeEndpoint(slot); err != nil {
 		return fmt.Errorf("delete endpoint in slot %d: %w", slot, err)
 	}
@@ -304,17 +306,19 @@ func (e *engine) takeOverEndpoints() error {
 
 // WaitEndpoint returns when the row of an endpoint, as it is in the table now or newer, is in the
 // kernel with its addresses. What becomes of other rows does not matter: those of another cluster may
-// fail for as long as they like. It returns the last error of writing it if ctx ends before.
+// fail for as long as they like. It returns the last error of writing it if ctx ends before, and
+// says so if Run ends before.
 func (d *Datapath) WaitEndpoint(ctx context.Context, slot uint16) error {
-	e, err := d.await(ctx)
+	e, done, err := d.await(ctx)
 	if err != nil {
 		return err
 	}
+	done() // outcomes are in memory, and the wait may be long
 	row, ok := d.tables.Endpoints.Get(slot)
 	if !ok {
 		return fmt.Errorf("endpoint in slot %d: no such row", slot)
 	}
-	err = awaitOutcome(ctx, func() (state.Outcome, bool) {
+	err = awaitOutcome(ctx, e.ended, func() (state.Outcome, bool) {
 		o, ok := e.endpointRec.Outcome(slot)
 		return o, ok && o.Revision >= row.Revision
 	})
@@ -322,7 +326,7 @@ func (d *Datapath) WaitEndpoint(ctx context.Context, slot uint16) error {
 		return fmt.Errorf("endpoint %s: %w", row.Value.Name, err)
 	}
 	for p, want := range endpointRows(d.cfg, row.Value) {
-		err := awaitOutcome(ctx, func() (state.Outcome, bool) {
+		err := awaitOutcome(ctx, e.ended, func() (state.Outcome, bool) {
 			// The derivation may not have come to it yet, and what was there before is not it.
 			entry, ok := d.ipcache.Get(p)
 			if !ok || entry.Value.Slot != want.Slot || entry.Value.Identity != want.Identity {
@@ -340,7 +344,7 @@ func (d *Datapath) WaitEndpoint(ctx context.Context, slot uint16) error {
 
 // awaitOutcome returns when the outcome of the row that is meant is a success; ok says that get has
 // found that row. It asks again and again: a cursor would begin with every row of the mesh.
-func awaitOutcome(ctx context.Context, get func() (_ state.Outcome, ok bool)) error {
+func awaitOutcome(ctx context.Context, ended <-chan struct{}, get func() (_ state.Outcome, ok bool)) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -350,6 +354,8 @@ func awaitOutcome(ctx context.Context, get func() (_ state.Outcome, ok bool)) er
 		}
 		select {
 		case <-tick.C:
+		case <-ended:
+			return errStopped
 		case <-ctx.Done():
 			if ok && o.Err != nil {
 				return o.Err

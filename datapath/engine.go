@@ -34,11 +34,12 @@ type engine struct {
 
 	endpoints endpointLocks
 	pathKick  chan struct{} // holds one request to ask for path MTUs
+	ended     chan struct{} // closed when Run ends
 }
 
 // startEngine does what comes before Ready. The programs of this run are in force when it returns.
 func startEngine(d *Datapath) (_ *engine, err error) {
-	e := &engine{d: d, pins: pinsOf(d.cfg.BPFRoot, d.cfg.NodeName), pathKick: make(chan struct{}, 1)}
+	e := &engine{d: d, pins: pinsOf(d.cfg.BPFRoot, d.cfg.NodeName), pathKick: make(chan struct{}, 1), ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			e.Close()

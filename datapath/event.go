@@ -68,13 +68,15 @@ func (k EventKind) String() string {
 const eventPoll = 20 * time.Millisecond
 
 // ReadEvents gives every event to f until ctx ends or f returns an error, which it returns. There
-// is one ring: only one reader at a time sees all events. It waits for Ready first.
+// is one ring: only one reader at a time sees all events. It waits for Ready first. The end of Run
+// does not end it: the programs go on, and so do their events.
 func (d *Datapath) ReadEvents(ctx context.Context, f func(Event) error) error {
-	e, err := d.await(ctx)
+	e, done, err := d.await(ctx)
 	if err != nil {
 		return err
 	}
-	r, err := ringbuf.NewReader(e.objects.Events)
+	r, err := ringbuf.NewReader(e.objects.Events) // has a mapping of its own from here on
+	done()
 	if err != nil {
 		return fmt.Errorf("read events: %w", err)
 	}

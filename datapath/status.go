@@ -46,13 +46,14 @@ func (h Health) String() string {
 // Status says how the datapath is, the most general first. It reads what is known and asks the
 // kernel nothing that could take long.
 func (d *Datapath) Status() []Line {
-	e := d.engine.Load()
-	if e == nil {
+	e, done, ok := d.use()
+	if !ok {
 		return []Line{{
 			Name: "datapath", State: Fail, Text: "not ready",
 			Reason: "programs are not loaded yet, or Run has ended", Do: "see the agent's log",
 		}}
 	}
+	defer done()
 	r := e.keeper.last()
 	u := e.keeper.underlay()
 	lines := []Line{

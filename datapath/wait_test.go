@@ -49,6 +49,15 @@ func TestWaitEndpoint_PrefixesFull(t *testing.T) {
 	mustRun(t, n.ns, "ping", "-c1", "-W2", ep.IPv4.String())
 }
 
+func TestAwaitOutcome_RunEnds(t *testing.T) {
+	ended := make(chan struct{})
+	close(ended)
+	err := awaitOutcome(t.Context(), ended, func() (state.Outcome, bool) { return state.Outcome{}, false })
+	if !errors.Is(err, errStopped) {
+		t.Errorf("got %v, want %v", err, errStopped)
+	}
+}
+
 func TestAwaitOutcome_Kinds(t *testing.T) {
 	full := errors.New("full")
 	for _, tt := range []struct {
@@ -66,7 +75,7 @@ func TestAwaitOutcome_Kinds(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			err := awaitOutcome(ctx, func() (state.Outcome, bool) { return tt.o, tt.found })
+			err := awaitOutcome(ctx, nil, func() (state.Outcome, bool) { return tt.o, tt.found })
 			if d := cmp.Diff(tt.want, err, cmpopts.EquateErrors()); d != "" {
 				t.Errorf("error (-want +got):\n%s", d)
 			}
