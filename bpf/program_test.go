@@ -39,6 +39,7 @@ const (
 	fromPod2
 	toPod
 	fromWire
+	fromVXLAN
 	fromHost
 )
 
@@ -52,6 +53,8 @@ func (r *rig) hook(h hook) (*ebpf.Program, uint32) {
 		return r.ToEndpoint, lxc(1)
 	case fromWire:
 		return r.FromNetdev, r.wire
+	case fromVXLAN:
+		return r.FromOverlay, r.wire // any device: the program asks for none
 	default:
 		return r.FromHost, r.hosts
 	}
@@ -71,7 +74,7 @@ func script(t *testing.T, r *rig, steps []step) {
 	t.Helper()
 	for i, s := range steps {
 		direction := Egress
-		if s.at == toPod || s.at == fromWire {
+		if s.at == toPod || s.at == fromWire || s.at == fromVXLAN {
 			direction = Ingress
 		}
 		before := drops(t, r.Objects, s.reason, direction)
@@ -224,6 +227,21 @@ func TestFromNetdev_Tunnel(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestFromOverlay_NoTunnel: a packet on the VXLAN device that came out of no tunnel has no identity. What
+// comes with one is compared in package model, where a test can say which.
+func TestFromOverlay_NoTunnel(t *testing.T) {
+	eachFamily(t, func(t *testing.T, a addresses) {
+		r := newRig(t, small(), modes[0])
+		in := tcp(netip.AddrPortFrom(a.other, 1000), netip.AddrPortFrom(a.pod, 80), syn)
+		script(t, r, []step{{at: fromVXLAN, in: in, verdict: dropped, reason: DropTunnel}})
+		var entry Flow
+		key := NewFlowKey(netip.AddrPortFrom(a.other, 1000), netip.AddrPortFrom(a.pod, 80), protoTCP, 0)
+		if err := r.Flows.Lookup(key, &entry); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			t.Errorf("an entry is left: %+v %v", entry, err)
+		}
+	})
 }
 
 func TestFromEndpoint_Refused(t *testing.T) {
