@@ -160,6 +160,9 @@ __global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
 	flow.generation = pkt->generation;
 	flow.identity = sender.identity;
 	flow.state |= sender.state & FLOW_HOST;
+	/* The host's answers come from its stack: nobody outside may use their entry. */
+	if (pkt->origin == ORIGIN_ENDPOINT && receiver.host)
+		flow.state |= FLOW_HOST;
 	towards(&flow, &receiver);
 	twin_key(&other, &pkt->key, &flow);
 	known = old || settings->young || settings->pressure;

@@ -97,7 +97,8 @@ func (n *Node) decide(p *packet, old *bpf.Flow) judgement {
 	}
 
 	flow.Generation, flow.Identity = p.generation, sender.identity
-	if p.origin.stack() {
+	// The host's answers come from its stack: nobody outside may use their entry.
+	if p.origin.stack() || p.origin == fromEndpoint && receiver.host {
 		flow.State |= bpf.FlowHost
 	}
 	n.towards(&flow, receiver)
