@@ -70,8 +70,11 @@ type follower struct {
 	log  *slog.Logger
 	// guard judges lists of the store together with its other followers. Nil: each for itself.
 	guard *Guard
+	// renew returns a channel that is closed when the prefix has to be listed once more. Nil: never.
+	renew func() <-chan struct{}
 
 	// Owned by run.
+	relist     <-chan struct{}
 	generation uint64 // of the guard's lineage that the sink's rows are of; 0: it has none
 	broken     bool   // found since the last list
 	lineage    lineage
@@ -155,6 +158,9 @@ func (f *follower) round(ctx context.Context, list bool, healthy func()) error {
 
 func (f *follower) list(ctx context.Context) error {
 	began := time.Now()
+	if f.renew != nil {
+		f.relist = f.renew()
+	}
 	// The epoch is read before the list: one that changes in between is met by prove.
 	epoch, _, _, err := readEpoch(ctx, f.c)
 	if err != nil {
@@ -246,7 +252,7 @@ func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
 	silent := time.NewTimer(f.cfg.silence)
 	defer silent.Stop()
 	s.askProgress()
-	var relist <-chan struct{}
+	relist := f.relist
 	if f.guard != nil {
 		relist = f.guard.newer(f.generation)
 	}

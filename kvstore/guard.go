@@ -195,7 +195,7 @@ func (g *Guard) settled(f *follower, generation uint64) {
 // breakLocked begins a new lineage: every follower lists once more.
 func (g *Guard) breakLocked(how Continuity, next lineage, reason string) {
 	g.log.Warn("lineage of the store ended, absent rows are held", "cluster", g.cfg.Cluster, "reason", reason)
-	if g.generation == generationOnDisk {
+	if g.generation == generationOnDisk && how == ContinuityBroken {
 		g.rest = time.Now().Add(g.cfg.Brief) // nobody can say yet what is missing
 	}
 	g.lineage, g.continuity, g.reason, g.dirty, g.broke = next, how, reason, true, true

@@ -56,6 +56,9 @@ func (g *Guard) Adopt(ctx context.Context, by string) (done Difference, all bool
 	if revision == 0 {
 		return Difference{}, false, errors.New("adopt: the store does not say how far it is")
 	}
+	if !all {
+		revision++ // no write of ours came after the lists
+	}
 	g.adopt(revision)
 	return done, all, nil
 }

@@ -21,6 +21,7 @@ func (g *Guard) Run(ctx context.Context) error {
 		cfg := g.cfg.Follow.follow(prefix)
 		cfg.exact = exact
 		f := &follower{c: g.c, cfg: cfg, sink: eachSink(each), log: g.log}
+		f.renew = g.renewal // what was said of another lineage is forgotten
 		wg.Go(func() { _ = f.run(ctx) })
 		return f
 	}
@@ -137,10 +138,10 @@ func (g *Guard) decided(ev event) {
 	}
 }
 
-// adopt lets go of what was held by a revision.
+// adopt lets go of what was held before a revision.
 func (g *Guard) adopt(revision int64) (ended int) {
 	for _, m := range g.membersNow() {
-		ended += m.end(func(h heldGroup) bool { return h.revision <= revision })
+		ended += m.end(func(h heldGroup) bool { return h.revision < revision })
 	}
 	g.mu.Lock()
 	g.rest = time.Time{}
@@ -148,6 +149,13 @@ func (g *Guard) adopt(revision int64) (ended int) {
 	g.log.Info("held rows let go by decision", "cluster", g.cfg.Cluster, "rows", ended)
 	g.refresh()
 	return ended
+}
+
+// renewal returns a channel that is closed with the next lineage or epoch.
+func (g *Guard) renewal() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.renewed
 }
 
 func (g *Guard) nudge() {
