@@ -70,6 +70,7 @@ type Guard struct {
 	dirty      bool // the lineage differs from the file
 	lineage    lineage
 	generation uint64 // of lineage; 0: none was seen yet
+	epochs     uint64 // new ones on one lineage
 	continuity Continuity
 	checked    time.Time
 	renewed    chan struct{} // closed and replaced with each generation

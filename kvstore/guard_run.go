@@ -99,6 +99,7 @@ func (g *Guard) epoch(ev event) {
 		// this process was with that store already.
 		g.log.Info("the store has a new epoch", "cluster", g.cfg.Cluster, "epoch", id)
 		g.lineage.epoch, g.dirty = id, true
+		g.epochs++
 		close(g.renewed)
 		g.renewed = make(chan struct{})
 	}
@@ -114,6 +115,9 @@ func (g *Guard) ownerSaid(ev event) {
 	defer g.mu.Unlock()
 	if ev.Deleted {
 		delete(g.words, name)
+		if !g.holding {
+			delete(g.known, name) // a node that is gone is not waited for
+		}
 		return
 	}
 	o, err := codec.Decode(name, ev.Value)

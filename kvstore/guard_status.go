@@ -58,7 +58,7 @@ type GuardStatus struct {
 	Lineage    Continuity // of the last judgement, "" before the first
 	ClusterID  uint64
 	Epoch      string
-	Generation uint64 // grows with each lineage that was not the one before
+	Generation uint64 // grows with each lineage or epoch that was not the one before
 	Witness    WitnessStatus
 	Checked    time.Time
 	FileError  error // why the lineage on disk cannot be read or written
@@ -74,7 +74,7 @@ func (g *Guard) Status() GuardStatus {
 	defer g.mu.Unlock()
 	st := GuardStatus{
 		Cluster: g.cfg.Cluster, Lineage: g.continuity, ClusterID: g.lineage.clusterID, Epoch: g.lineage.epoch,
-		Generation: g.generation, Witness: WitnessStatus{g.lineage.witness.key, g.lineage.witness.mod},
+		Generation: g.generation + g.epochs, Witness: WitnessStatus{g.lineage.witness.key, g.lineage.witness.mod},
 		Checked: g.checked, FileError: g.fileError, Alive: g.aliveLocked(time.Now()),
 	}
 	h := &st.Hold
