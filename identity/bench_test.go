@@ -90,6 +90,33 @@ func BenchmarkAllocate(b *testing.B) {
 	b.ReportMetric(median(collect)/median(allocate), "C8-gc-ratio")
 }
 
+// BenchmarkRepublish is the time from a store's return without anything until it holds 10,000 sets
+// of one node again, at their old numbers, and the rate of that.
+func BenchmarkRepublish(b *testing.B) {
+	s := kvstoretest.Start(b, kvstoretest.Options{})
+	a := start(b, s, "172.16.0.1")
+	const sets = 10_000
+	each(b, sets, func(i int) error {
+		_, err := a.Allocate(context.Background(), set(fmt.Sprint(i)))
+		return err
+	})
+	var took []float64
+	for b.Loop() {
+		before := a.Stats().Recreated
+		s.Wipe()
+		began := time.Now()
+		for a.Stats().Recreated < before+sets {
+			time.Sleep(time.Millisecond)
+		}
+		took = append(took, time.Since(began).Seconds())
+	}
+	if st := a.Stats(); st.Renumbered != 0 {
+		b.Errorf("got %+v", st)
+	}
+	b.ReportMetric(median(took), "s/10k-sets")
+	b.ReportMetric(sets/median(took), "sets/s")
+}
+
 func median(xs []float64) float64 {
 	ys := append([]float64{}, xs...)
 	for i := range ys {
