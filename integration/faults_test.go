@@ -5,9 +5,12 @@ package integration
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/weft-net/weft/integration/history"
 )
@@ -37,15 +40,53 @@ var faults = []fault{
 // owner deletes meanwhile goes everywhere. Guarantees: no mass delete; one set, one number;
 // invisible restart.
 func TestFaults_NobodyNotices(t *testing.T) {
+	faultsUnderLoad(t, faults, 200, 50)
+}
+
+// TestSoak_Faults does so with random faults for as long as WEFT_SOAK says. WEFT_SEED=N repeats the
+// order of a run that printed N.
+func TestSoak_Faults(t *testing.T) {
+	text := os.Getenv("WEFT_SOAK")
+	if text == "" {
+		t.Skip("WEFT_SOAK does not say how long")
+	}
+	long, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("WEFT_SOAK: %v", err)
+	}
+	seed := rand.Uint64()
+	if text := os.Getenv("WEFT_SEED"); text != "" {
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("WEFT_SEED: %v", err)
+		}
+	}
+	t.Logf("WEFT_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for begin, n := time.Now(), 1; time.Since(begin) < long && !t.Failed(); n++ {
+		// A lab of its own for every ten keeps the history short.
+		some := make([]fault, 10)
+		for i := range some {
+			some[i] = faults[random.IntN(len(faults))]
+		}
+		t.Run(strconv.Itoa(n), func(t *testing.T) { faultsUnderLoad(t, some, 1000, 200) })
+	}
+}
+
+// faultsUnderLoad builds a lab, puts connects (a second, half of them through a service) and long
+// sessions on it, and lets one fault after the other happen.
+func faultsUnderLoad(t *testing.T, faults []fault, connects, sessions int) {
 	m := newMesh(t, fmt.Sprintf("tf%d", os.Getpid()), "--nodes", "1", "--pods", "3")
 	o := m.observe()
 	east, west := m.Clusters[0].Nodes[0], m.Clusters[1].Nodes[0]
 	client, remote, victim := east.Pods[0], west.Pods[1], west.Pods[2]
-	sessions := o.load("sessions", client.Name, "--to", remote.Addresses[0].String()+":7",
-		"--rate", "0", "--sessions", "50", "--duration", "0s", "--timeout", "20s")
-	local := o.load("service", client.Name, "--rate", "100", "--duration", "0s", "--timeout", "20s")
-	far := o.load("remote", client.Name, "--to", remote.Addresses[0].String()+":13",
-		"--rate", "100", "--duration", "0s", "--timeout", "20s")
+	rate := strconv.Itoa(connects / 2)
+	clients := []*loadProcess{
+		o.load("sessions", client.Name, "--to", remote.Addresses[0].String()+":7",
+			"--rate", "0", "--sessions", strconv.Itoa(sessions), "--duration", "0s", "--timeout", "20s"),
+		o.load("service", client.Name, "--rate", rate, "--duration", "0s", "--timeout", "20s"),
+		o.load("remote", client.Name, "--to", remote.Addresses[0].String()+":13",
+			"--rate", rate, "--duration", "0s", "--timeout", "20s"),
+	}
 	for _, f := range faults {
 		o.during(f.name, f.store, func() { m.labs(f.breaking) }, func() { m.labs(f.heal) })
 		m.waitHealthy()
@@ -59,7 +100,7 @@ func TestFaults_NobodyNotices(t *testing.T) {
 			return !o.has(east.Name, victim.Addresses[0].String()) && !o.has(west.Name, victim.Addresses[0].String())
 		})
 	}, func() { m.lab("kill", "-s", "CONT", "etcd/east") })
-	for _, p := range []*loadProcess{sessions, local, far} {
+	for _, p := range clients {
 		p.stop()
 	}
 	o.judge()
