@@ -298,8 +298,12 @@ func (f *fire) collect(gc *GC, except *actor) {
 			if a == except {
 				continue
 			}
-			a.settled(timeout(f.t))
-			if a.crashed.Load() || a.restarting.Load() {
+			// It may wait for a lock of the one that is frozen, whose lease goes on here.
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			a.settled(ctx)
+			waits := ctx.Err() != nil
+			cancel()
+			if waits || a.crashed.Load() || a.restarting.Load() {
 				return // it will be back long before the next round
 			}
 		}
