@@ -81,7 +81,8 @@ func save(ctx context.Context, c *kvstore.Client, file string) (Saved, error) {
 	if err != nil {
 		return s, fmt.Errorf("verify: %w", err)
 	}
-	s.Revision, s.Keys, s.Version = st.Revision, st.TotalKey, st.Version
+	// A store that was never written is at revision 1; the tool that reads its file says 0.
+	s.Revision, s.Keys, s.Version = max(1, st.Revision), st.TotalKey, st.Version
 	// The commit point: from here on there is a backup.
 	if err := unix.Renameat2(unix.AT_FDCWD, temp.Name(), unix.AT_FDCWD, file, unix.RENAME_NOREPLACE); err != nil {
 		return s, err
