@@ -4,8 +4,8 @@
 package agent
 
 import (
+	"errors"
 	"net/netip"
-	"strings"
 
 	"github.com/weft-net/weft/agent/endpoint"
 	"github.com/weft-net/weft/datapath"
@@ -17,7 +17,7 @@ import (
 // where nothing is pinned. With an error there may be more.
 func (a *Agent) leftEndpoints() ([]endpoint.Leftover, error) {
 	maps, err := datapath.OpenMaps(a.cfg.BPFFS, a.cfg.Node)
-	if err != nil && nothingPinned(err) {
+	if errors.Is(err, datapath.ErrNoMaps) {
 		return nil, nil
 	}
 	if err != nil {
@@ -40,27 +40,32 @@ func (a *Agent) leftEndpoints() ([]endpoint.Leftover, error) {
 	return list, nil
 }
 
-// nothingPinned says that OpenMaps found no maps, as on a node's first start. The
-// datapath exports no error for that; were its text another one, a first start
-// would prune nothing, which is the harmless way to be wrong.
-func nothingPinned(err error) bool {
-	return strings.Contains(err.Error(), ": no maps are pinned below ")
+// leftFrontends says of a frontend whether an earlier run left it in the kernel. What
+// cannot be read may be there: then it says so of all.
+func (a *Agent) leftFrontends() func(service.Frontend) bool {
+	left, err := a.readFrontends()
+	if err != nil {
+		a.log.Warn("services in the kernel cannot be read: all that may have backends elsewhere wait for the other clusters", "error", err)
+		return func(service.Frontend) bool { return true }
+	}
+	return func(f service.Frontend) bool { return left[f] }
 }
 
-// leftFrontends are the frontends that an earlier run left in the kernel.
-func (a *Agent) leftFrontends() map[service.Frontend]bool {
+func (a *Agent) readFrontends() (map[service.Frontend]bool, error) {
 	maps, err := datapath.OpenMaps(a.cfg.BPFFS, a.cfg.Node)
+	if errors.Is(err, datapath.ErrNoMaps) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer maps.Close()
 	left := map[service.Frontend]bool{}
 	for row, err := range maps.Services() {
 		if err != nil {
-			a.log.Warn("services in the kernel cannot be read", "error", err)
-			return left
+			return nil, err
 		}
 		left[service.Frontend{Addr: row.Frontend, Protocol: schema.Protocol(row.Protocol)}] = true
 	}
-	return left
+	return left, nil
 }

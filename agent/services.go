@@ -35,7 +35,7 @@ const defaultServiceHold = time.Minute
 type services struct {
 	cfg         service.Config
 	hold        time.Duration
-	had         func() map[service.Frontend]bool // what the run before left in the kernel
+	had         func() func(service.Frontend) bool // what the run before left in the kernel
 	definitions *state.Table[schema.DefinitionKey, schema.Definition]
 	endpoints   *state.Table[schema.EndpointKey, schema.Endpoint]
 	remote      *state.Table[schema.ServiceKey, schema.ClusterService]
@@ -68,6 +68,7 @@ func (s *services) Run(ctx context.Context) error {
 
 	index := service.NewIndex(s.cfg)
 	had := s.had()
+	none := func(service.Frontend) bool { return false }
 	held := map[service.Frontend]service.Change{}
 	return state.Derive(ctx, marks{s.frontends, s.infos}, derived, func() error {
 		definitions.Feed(serviceBatch, index.SetDefinition, index.DeleteDefinition)
@@ -84,7 +85,7 @@ func (s *services) Run(ctx context.Context) error {
 		}
 		ours = ours && definitions.Drained() && endpoints.Drained()
 		if ours && (all && remote.Drained() || over.Len() > 0) {
-			had = nil
+			had = none
 		}
 		s.release(held, had, ours)
 		s.describe(index, changes.Services)
@@ -105,15 +106,15 @@ func (s *services) complete(t interface{ Sources() []state.SourceStatus }) bool 
 }
 
 // release writes and forgets what need not be held any more: when ours is complete,
-// everything but the global services in had.
-func (s *services) release(held map[service.Frontend]service.Change, had map[service.Frontend]bool, ours bool) {
+// everything but the global services that had says it of.
+func (s *services) release(held map[service.Frontend]service.Change, had func(service.Frontend) bool, ours bool) {
 	if !ours {
 		return
 	}
 	s.frontends.Update(func(w *state.Writer[service.Frontend, service.Service]) {
 		for f, c := range held {
 			switch {
-			case c.Service.Global && had[f]:
+			case c.Service.Global && had(f):
 				continue
 			case c.Deleted:
 				w.Delete(derived, 0, f)

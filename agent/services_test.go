@@ -22,8 +22,9 @@ import (
 func newServices() *services {
 	return &services{
 		cfg: service.Config{Cluster: "a", ClusterID: 1}, hold: time.Minute,
-		had: func() map[service.Frontend]bool {
-			return map[service.Frontend]bool{{Addr: netip.MustParseAddrPort("10.96.0.2:80"), Protocol: schema.TCP}: true}
+		had: func() func(service.Frontend) bool {
+			left := service.Frontend{Addr: netip.MustParseAddrPort("10.96.0.2:80"), Protocol: schema.TCP}
+			return func(f service.Frontend) bool { return f == left }
 		},
 		definitions: state.NewTable[schema.DefinitionKey]("definitions", schema.Definition.Equal),
 		endpoints:   state.NewTable[schema.EndpointKey]("endpoints", schema.Endpoint.Equal),
@@ -151,7 +152,7 @@ func TestServices_RestoredIsNoHalf(t *testing.T) {
 func TestServices_NothingToHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServices()
-		s.had = func() map[service.Frontend]bool { return nil }
+		s.had = func() func(service.Frontend) bool { return func(service.Frontend) bool { return false } }
 		s.fill(t)
 		s.definitions.MarkSynced("etcd")
 		s.endpoints.MarkSynced("etcd")

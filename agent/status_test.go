@@ -6,17 +6,22 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weft-net/weft/agent/api"
 	"github.com/weft-net/weft/agent/endpoint"
 	"github.com/weft-net/weft/clustermesh"
+	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/service"
 )
 
 // away is an error of a store as the client returns it.
@@ -107,16 +112,41 @@ func TestBrokenLine(t *testing.T) {
 	}
 }
 
-func TestLeftEndpoints_OnlyNoPinsAreNothing(t *testing.T) {
+// TestLeft_OnlyNoPinsAreNothing: what cannot be read may be there.
+func TestLeft_OnlyNoPinsAreNothing(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	a := &Agent{cfg: Config{BPFFS: t.TempDir(), Node: "a1"}, log: log}
+	if left, err := a.leftEndpoints(); err == nil {
+		t.Errorf("no BPF file system: %v and no error", left)
+	}
+	if !a.leftFrontends()(service.Frontend{}) {
+		t.Error("no BPF file system: no frontend is left")
+	}
+
+	netns.RequireRoot(t)
 	dir := t.TempDir()
-	a := &Agent{cfg: Config{BPFFS: dir, Node: "a1"}}
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	a = &Agent{cfg: Config{BPFFS: dir, Node: "a1"}, log: log}
 	if left, err := a.leftEndpoints(); len(left) > 0 || err != nil {
 		t.Errorf("first start: %v %v", left, err)
+	}
+	if a.leftFrontends()(service.Frontend{}) {
+		t.Error("first start: a frontend is left")
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "weft", "a1", "maps1"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := a.leftEndpoints(); err == nil {
 		t.Errorf("maps that cannot be opened: %v and no error", left)
+	}
+	if !a.leftFrontends()(service.Frontend{}) {
+		t.Error("maps that cannot be opened: no frontend is left")
 	}
 }

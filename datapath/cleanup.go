@@ -24,15 +24,20 @@ type CleanupConfig struct {
 }
 
 // Cleanup removes everything that a datapath of a node has made: programs, maps, devices and routes.
-// Endpoints lose their network. Sysctls stay as they are. The agent of the node must not run. It
-// goes on after an error, and can be called again: pins need not be there. Devices are those of the
-// namespace whatever the name, so who takes a name from a person asks PinnedNodes first.
+// Endpoints lose their network. Sysctls stay as they are. The agent of the node must not run. After
+// an error it goes on with other devices and routes, but leaves the pins alone: a device that could
+// not be deleted keeps its programs, without which its packets would meet the host's stack. It can be
+// called again: pins need not be there. Devices are those of the namespace whatever the name, so who
+// takes a name from a person asks PinnedNodes first.
 func Cleanup(ctx context.Context, cfg CleanupConfig) error {
 	if cfg.BPFRoot == "" {
 		cfg.BPFRoot = DefaultConfig().BPFRoot
 	}
 	p := pinsOf(cfg.BPFRoot, cfg.NodeName)
-	err := errors.Join(cleanupDevices(ctx, cfg.NetNS), cleanupPins(p))
+	err := cleanupDevices(ctx, cfg.NetNS)
+	if err == nil {
+		err = cleanupPins(p)
+	}
 	if err != nil {
 		return fmt.Errorf("clean up node %s: %w", cfg.NodeName, err)
 	}

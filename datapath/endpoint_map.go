@@ -114,7 +114,7 @@ func (ops *endpointOps) Prune(ctx context.Context, want func(uint16) (LocalEndpo
 	stale := map[uint16]bool{}
 	err := ops.rows.each(func(keys []uint32, values []bpf.Endpoint) bool {
 		for i, k := range keys {
-			if _, ok := want(uint16(k)); !ok && values[i].Identity != 0 {
+			if _, ok := want(uint16(k)); !ok && values[i] != (bpf.Endpoint{}) {
 				stale[uint16(k)] = true
 			}
 		}

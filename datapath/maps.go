@@ -20,11 +20,18 @@ type Maps struct {
 	open map[string]*ebpf.Map // by name
 }
 
+// ErrNoMaps says that nothing of a node is pinned in a BPF file system that could be read, as
+// before a node's first start. Any other error of OpenMaps says nothing of what is there.
+var ErrNoMaps = errors.New("no maps are pinned")
+
 // OpenMaps opens the maps of a node that are in force. bpfRoot may be empty for /sys/fs/bpf. The
-// caller closes them.
+// caller closes them. Errors are ErrNoMaps, or name the step.
 func OpenMaps(bpfRoot, node string) (*Maps, error) {
 	if bpfRoot == "" {
 		bpfRoot = DefaultConfig().BPFRoot
+	}
+	if err := isBPFFS(bpfRoot); err != nil {
+		return nil, fmt.Errorf("maps of node %s: %w", node, err)
 	}
 	p := pinsOf(bpfRoot, node)
 	versions, err := p.versions()
@@ -32,7 +39,7 @@ func OpenMaps(bpfRoot, node string) (*Maps, error) {
 		return nil, fmt.Errorf("maps of node %s: %w", node, err)
 	}
 	if len(versions) == 0 {
-		return nil, fmt.Errorf("maps of node %s: %w below %s", node, errNoMaps, bpfRoot)
+		return nil, fmt.Errorf("maps of node %s: %w below %s", node, ErrNoMaps, bpfRoot)
 	}
 	m := &Maps{open: map[string]*ebpf.Map{}}
 	for _, name := range []string{
@@ -47,8 +54,6 @@ func OpenMaps(bpfRoot, node string) (*Maps, error) {
 	}
 	return m, nil
 }
-
-var errNoMaps = errors.New("no maps are pinned")
 
 // Close closes the maps.
 func (m *Maps) Close() {
@@ -242,17 +247,17 @@ func (m *Maps) Nodes() iter.Seq2[NodeRow, error] {
 // EndpointRow is what the kernel knows of an endpoint of this node.
 type EndpointRow struct {
 	Slot       uint16
-	Identity   uint32
+	Identity   uint32 // 0: not known yet, nothing may pass
 	IPv4, IPv6 netip.Addr
 	MAC        [6]byte
 	MTU        uint16
 }
 
-// Endpoints walks over the slots that are in use.
+// Endpoints walks over the slots that are in use, those of endpoints without an identity yet included.
 func (m *Maps) Endpoints() iter.Seq2[EndpointRow, error] {
 	return func(yield func(EndpointRow, error) bool) {
 		for r, err := range rows[uint32, bpf.Endpoint](m.open["endpoints"], "endpoints") {
-			if err == nil && r.V.Identity == 0 {
+			if err == nil && r.V == (bpf.Endpoint{}) {
 				continue
 			}
 			row := EndpointRow{

@@ -62,14 +62,23 @@ func parseLink(name string) (ifindex int, program string, ok bool) {
 	return ifindex, program, err == nil && ifindex > 0
 }
 
-// make creates the directories.
-func (p pins) make(root string) error {
+// isBPFFS says what is wrong if root is no BPF file system. Where none is mounted there is only an
+// empty directory, which looks like a node without pins.
+func isBPFFS(root string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(root, &st); err != nil {
 		return fmt.Errorf("bpf file system %s: %w", root, err)
 	}
 	if st.Type != unix.BPF_FS_MAGIC {
 		return fmt.Errorf("bpf file system %s: something else is mounted there", root)
+	}
+	return nil
+}
+
+// make creates the directories.
+func (p pins) make(root string) error {
+	if err := isBPFFS(root); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(p.links(), 0o700); err != nil {
 		return fmt.Errorf("pins: %w", err)
