@@ -8,9 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -258,6 +261,15 @@ func TestAgent_Monitor(t *testing.T) {
 	n.start()
 	client, _ := n.pod("client", "app=client")
 	_, web := n.pod("web", "app=web")
+	// The store tells who has an address and what its number means; before, an event has neither name.
+	n.eventually("the store's word on both", func() error {
+		for table, want := range map[string]string{"ips": web.Addresses[0], "identities": strconv.Itoa(int(web.Identity))} {
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(n.rows(table, ""))), func(key string) bool { return strings.Contains(key, want) }) {
+				return fmt.Errorf("%s has no %s", table, want)
+			}
+		}
+		return nil
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	stream, err := n.client.Monitor(ctx, &api.MonitorRequest{Types: []string{"new"}, Address: web.Addresses[0]})
