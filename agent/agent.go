@@ -36,6 +36,7 @@ type Agent struct {
 	client      *kvstore.Client
 	session     *kvstore.Session
 	tables      tables
+	guard       *kvstore.Guard
 	watches     watches
 	stores      stores
 	allocator   *identity.Allocator
@@ -89,7 +90,10 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 		}
 	}()
 	a.session = kvstore.NewSession(a.client, kvstore.SessionConfig{TTL: cfg.LeaseTTL}, log.With("part", "session"))
-	a.watches = newWatches(a.client, cfg, a.tables, log.With("part", "watch"))
+	a.guard = kvstore.NewGuard(a.client, kvstore.GuardConfig{
+		Cluster: cfg.Cluster, File: filepath.Join(cfg.StateDir, "lineage", cfg.Cluster), Owners: true,
+	}, log.With("part", "guard"))
+	a.watches = newWatches(a.client, a.guard, cfg, a.tables, log.With("part", "watch"))
 	a.stores = newStores(a.client, a.session, cfg, a.tables, a.watches, log.With("part", "publish"))
 
 	// The other clusters, and what follows from all of them.
@@ -117,7 +121,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 		return nil, err
 	}
 	a.allocator, err = identity.NewAllocator(identity.Config{
-		Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters, Node: cfg.Addresses[0],
+		Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters, Node: cfg.Addresses[0], Holding: a.guard.Holding,
 	}, a.client, a.session, a.tables.identities, log.With("part", "identity"))
 	if err != nil {
 		return nil, err
@@ -131,13 +135,18 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	}, a.tables.own, a.pools, a.datapath, numbers, log.With("part", "endpoint"))
 	renumbering := &renumbering{held: a.allocator.Held(), endpoints: a.endpoints, log: log.With("part", "endpoint")}
 
+	owners := &owners{
+		cfg: cfg, client: a.client, guard: a.guard, lease: func() kvstore.Lease { return a.session.Status().Lease },
+		node: a.tables.publishedNode, endpoints: a.tables.own.Published, nodes: a.tables.nodes.Len, log: log.With("part", "owners"),
+	}
+
 	// What people and machines see of it.
 	views, events := a.tables.views(a), newEvents()
 	reader := &eventReader{datapath: a.datapath, events: events, names: newNames(cfg, a), log: log.With("part", "events")}
 	a.server = &server{
-		socket: cfg.Socket, endpoints: a.endpoints, tables: views, maps: MapViews(cfg.BPFFS, cfg.Node), status: a.Status, events: events,
+		socket: cfg.Socket, guard: a.guard, endpoints: a.endpoints, tables: views, maps: MapViews(cfg.BPFFS, cfg.Node), status: a.Status, events: events,
 	}
-	for _, c := range []prometheus.Collector{newStateCollector(views, a.Status), newCheckpointCollector(a.checkpoints)} {
+	for _, c := range []prometheus.Collector{newStateCollector(views, a.Status), newCheckpointCollector(a.checkpoints), newHoldCollector(a.guard)} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
@@ -153,7 +162,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	for _, w := range a.watches.parts() {
 		a.parts = append(a.parts, part{w.name, a.checkpoints.after(w.run)})
 	}
-	a.parts = append(a.parts, part{"checkpoints", a.checkpoints.Run})
+	a.parts = append(a.parts, part{"checkpoints", a.checkpoints.Run}, part{"guard", a.guard.Run}, part{"owners", owners.Run})
 	a.parts = append(a.parts, part{"session", a.session.Run})
 	return a, nil
 }

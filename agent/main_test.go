@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
 	"github.com/weft-net/weft/service"
 	"github.com/weft-net/weft/service/store"
 )
@@ -23,6 +24,7 @@ import (
 const (
 	childConfig  = "WEFT_TEST_AGENT_CONFIG" // an agent with this file
 	childService = "WEFT_TEST_SERVICE"      // adds this definition
+	childEpoch   = "WEFT_TEST_EPOCH"        // writes the epoch
 	childStore   = "WEFT_TEST_STORE"        // in the store with this URL
 )
 
@@ -32,6 +34,13 @@ func TestMain(m *testing.M) {
 	}
 	if definition := os.Getenv(childService); definition != "" {
 		if err := addService(context.Background(), os.Getenv(childStore), definition); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if id := os.Getenv(childEpoch); id != "" {
+		if err := putEpoch(context.Background(), os.Getenv(childStore), id); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -53,6 +62,18 @@ func addService(ctx context.Context, url, definition string) error {
 	}
 	defer c.Close()
 	_, err = store.Add(ctx, c, parsed[0], nil)
+	return err
+}
+
+func putEpoch(ctx context.Context, url, id string) error {
+	cfg := kvstore.DefaultConfig()
+	cfg.Endpoints = []string{url}
+	c, err := kvstore.New(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Put(ctx, schema.EpochKey, []byte(id), 0)
 	return err
 }
 

@@ -20,11 +20,13 @@ import (
 	"github.com/weft-net/weft/agent/ipam"
 	"github.com/weft-net/weft/bpf"
 	"github.com/weft-net/weft/datapath"
+	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
 // server answers the local API from the agent's parts.
 type server struct {
+	guard *kvstore.Guard
 	api.UnimplementedAgentServer
 
 	socket    string

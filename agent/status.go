@@ -35,7 +35,7 @@ func (a *Agent) Status(context.Context) *api.StatusResponse {
 	}
 	s.Lines = append(s.Lines, a.datapathLines()...)
 	s.Lines = append(s.Lines, sessionLine(a.session.Status()))
-	s.Lines = append(s.Lines, watchLine(a.watches.status(), a.checkpoints.serving(a.cfg.Cluster)), storeLine(a.stores.status()))
+	s.Lines = append(s.Lines, watchLine(a.watches.status(), a.checkpoints.serving(a.cfg.Cluster)), holdLine(a.guard.Status()), storeLine(a.stores.status()))
 	s.Lines = append(s.Lines, a.endpointLine(), a.addressLine(), a.identityLine(), a.serviceLine(), a.meshLine(), a.checkpoints.line(), a.metricsLine())
 	for _, r := range a.mesh.Status().Remotes {
 		s.Remotes = append(s.Remotes, a.remoteStatus(r))

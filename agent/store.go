@@ -20,8 +20,8 @@ type watches struct {
 	definitions *kvstore.Watch[schema.DefinitionKey, schema.Definition]
 }
 
-func newWatches(c *kvstore.Client, cfg Config, t tables, log *slog.Logger) watches {
-	from := kvstore.WatchConfig{Source: etcd}
+func newWatches(c *kvstore.Client, guard *kvstore.Guard, cfg Config, t tables, log *slog.Logger) watches {
+	from := kvstore.WatchConfig{Source: etcd, Guard: guard}
 	s := cfg.scope()
 	return watches{
 		nodes:       kvstore.NewWatch(c, schema.Nodes(s), t.nodes, from, log.With("table", "nodes")),

@@ -26,6 +26,8 @@ type fault struct {
 // faults are those that are survived today. A store that comes back empty or older is not among them.
 var faults = []fault{
 	{"etcd killed", "east", [][]string{{"kill", "etcd/east"}}, [][]string{{"start", "etcd/east"}}},
+	{"etcd wiped", "east", [][]string{{"store", "wipe", "east"}}, nil},
+	{"etcd wiped, another id", "east", [][]string{{"store", "wipe", "--new-id", "east"}}, nil},
 	{"etcd frozen", "east", [][]string{{"kill", "-s", "STOP", "etcd/east"}}, [][]string{{"kill", "-s", "CONT", "etcd/east"}}},
 	{
 		"etcd, operator and agent killed together", "east",

@@ -2326,6 +2326,546 @@ func (x *MapEntry) GetValue() []byte {
 	return nil
 }
 
+type HoldListRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         uint32                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"` // of held; 0: 1000
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldListRequest) Reset() {
+	*x = HoldListRequest{}
+	mi := &file_agent_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldListRequest) ProtoMessage() {}
+
+func (x *HoldListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldListRequest.ProtoReflect.Descriptor instead.
+func (*HoldListRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *HoldListRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type HoldListResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Lineage       string                 `protobuf:"bytes,2,opt,name=lineage,proto3" json:"lineage,omitempty"` // first, proven, unproven or broken; empty before the first judgement
+	Epoch         string                 `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Holding       bool                   `protobuf:"varint,4,opt,name=holding,proto3" json:"holding,omitempty"`
+	Since         int64                  `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Rows          uint64                 `protobuf:"varint,7,opt,name=rows,proto3" json:"rows,omitempty"`
+	Stuck         bool                   `protobuf:"varint,8,opt,name=stuck,proto3" json:"stuck,omitempty"`                          // it does not end by itself
+	LeftNanos     int64                  `protobuf:"varint,9,opt,name=left_nanos,json=leftNanos,proto3" json:"left_nanos,omitempty"` // until the youngest row is given up, while the store is connected
+	Kinds         []*HeldKind            `protobuf:"bytes,10,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	Owners        []*HeldOwner           `protobuf:"bytes,11,rep,name=owners,proto3" json:"owners,omitempty"`
+	Held          []*HeldRow             `protobuf:"bytes,12,rep,name=held,proto3" json:"held,omitempty"` // the first of them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldListResponse) Reset() {
+	*x = HoldListResponse{}
+	mi := &file_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldListResponse) ProtoMessage() {}
+
+func (x *HoldListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldListResponse.ProtoReflect.Descriptor instead.
+func (*HoldListResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *HoldListResponse) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *HoldListResponse) GetLineage() string {
+	if x != nil {
+		return x.Lineage
+	}
+	return ""
+}
+
+func (x *HoldListResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *HoldListResponse) GetHolding() bool {
+	if x != nil {
+		return x.Holding
+	}
+	return false
+}
+
+func (x *HoldListResponse) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *HoldListResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *HoldListResponse) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *HoldListResponse) GetStuck() bool {
+	if x != nil {
+		return x.Stuck
+	}
+	return false
+}
+
+func (x *HoldListResponse) GetLeftNanos() int64 {
+	if x != nil {
+		return x.LeftNanos
+	}
+	return 0
+}
+
+func (x *HoldListResponse) GetKinds() []*HeldKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *HoldListResponse) GetOwners() []*HeldOwner {
+	if x != nil {
+		return x.Owners
+	}
+	return nil
+}
+
+func (x *HoldListResponse) GetHeld() []*HeldRow {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+type HeldKind struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Rows          uint64                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldKind) Reset() {
+	*x = HeldKind{}
+	mi := &file_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldKind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldKind) ProtoMessage() {}
+
+func (x *HeldKind) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldKind.ProtoReflect.Descriptor instead.
+func (*HeldKind) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *HeldKind) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *HeldKind) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+type HeldOwner struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Rows          uint64                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	Confirmed     bool                   `protobuf:"varint,3,opt,name=confirmed,proto3" json:"confirmed,omitempty"` // it has said that all its rows are there: these go next
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldOwner) Reset() {
+	*x = HeldOwner{}
+	mi := &file_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldOwner) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldOwner) ProtoMessage() {}
+
+func (x *HeldOwner) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldOwner.ProtoReflect.Descriptor instead.
+func (*HeldOwner) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *HeldOwner) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HeldOwner) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *HeldOwner) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
+type HeldRow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Resource      string                 `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Since         int64                  `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldRow) Reset() {
+	*x = HeldRow{}
+	mi := &file_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldRow) ProtoMessage() {}
+
+func (x *HeldRow) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldRow.ProtoReflect.Descriptor instead.
+func (*HeldRow) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *HeldRow) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *HeldRow) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *HeldRow) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *HeldRow) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *HeldRow) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+type HoldAdoptRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	By            string                 `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"` // who decides, for the record
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldAdoptRequest) Reset() {
+	*x = HoldAdoptRequest{}
+	mi := &file_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldAdoptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldAdoptRequest) ProtoMessage() {}
+
+func (x *HoldAdoptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldAdoptRequest.ProtoReflect.Descriptor instead.
+func (*HoldAdoptRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *HoldAdoptRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type HoldAdoptResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          uint64                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`             // given up on this node
+	Everywhere    bool                   `protobuf:"varint,2,opt,name=everywhere,proto3" json:"everywhere,omitempty"` // every agent of the cluster reads the decision
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldAdoptResponse) Reset() {
+	*x = HoldAdoptResponse{}
+	mi := &file_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldAdoptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldAdoptResponse) ProtoMessage() {}
+
+func (x *HoldAdoptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldAdoptResponse.ProtoReflect.Descriptor instead.
+func (*HoldAdoptResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *HoldAdoptResponse) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *HoldAdoptResponse) GetEverywhere() bool {
+	if x != nil {
+		return x.Everywhere
+	}
+	return false
+}
+
+type HoldReseedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldReseedRequest) Reset() {
+	*x = HoldReseedRequest{}
+	mi := &file_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldReseedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldReseedRequest) ProtoMessage() {}
+
+func (x *HoldReseedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldReseedRequest.ProtoReflect.Descriptor instead.
+func (*HoldReseedRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{37}
+}
+
+type HoldReseedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Written       uint64                 `protobuf:"varint,1,opt,name=written,proto3" json:"written,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldReseedResponse) Reset() {
+	*x = HoldReseedResponse{}
+	mi := &file_agent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldReseedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldReseedResponse) ProtoMessage() {}
+
+func (x *HoldReseedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldReseedResponse.ProtoReflect.Descriptor instead.
+func (*HoldReseedResponse) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *HoldReseedResponse) GetWritten() uint64 {
+	if x != nil {
+		return x.Written
+	}
+	return 0
+}
+
 var File_agent_proto protoreflect.FileDescriptor
 
 const file_agent_proto_rawDesc = "" +
@@ -2514,14 +3054,54 @@ const file_agent_proto_rawDesc = "" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\"2\n" +
 	"\bMapEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value*f\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"'\n" +
+	"\x0fHoldListRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\"\xfa\x02\n" +
+	"\x10HoldListResponse\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
+	"\alineage\x18\x02 \x01(\tR\alineage\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x18\n" +
+	"\aholding\x18\x04 \x01(\bR\aholding\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\x03R\x05since\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04rows\x18\a \x01(\x04R\x04rows\x12\x14\n" +
+	"\x05stuck\x18\b \x01(\bR\x05stuck\x12\x1d\n" +
+	"\n" +
+	"left_nanos\x18\t \x01(\x03R\tleftNanos\x12-\n" +
+	"\x05kinds\x18\n" +
+	" \x03(\v2\x17.weft.agent.v1.HeldKindR\x05kinds\x120\n" +
+	"\x06owners\x18\v \x03(\v2\x18.weft.agent.v1.HeldOwnerR\x06owners\x12*\n" +
+	"\x04held\x18\f \x03(\v2\x16.weft.agent.v1.HeldRowR\x04held\":\n" +
+	"\bHeldKind\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x04R\x04rows\"Q\n" +
+	"\tHeldOwner\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x1c\n" +
+	"\tconfirmed\x18\x03 \x01(\bR\tconfirmed\"u\n" +
+	"\aHeldRow\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\x03R\x05since\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\"\"\n" +
+	"\x10HoldAdoptRequest\x12\x0e\n" +
+	"\x02by\x18\x01 \x01(\tR\x02by\"G\n" +
+	"\x11HoldAdoptResponse\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x1e\n" +
+	"\n" +
+	"everywhere\x18\x02 \x01(\bR\n" +
+	"everywhere\"\x13\n" +
+	"\x11HoldReseedRequest\".\n" +
+	"\x12HoldReseedResponse\x12\x18\n" +
+	"\awritten\x18\x01 \x01(\x04R\awritten*f\n" +
 	"\x06Health\x12\x16\n" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tHEALTH_OK\x10\x01\x12\x11\n" +
 	"\rHEALTH_FAILED\x10\x02\x12\x0e\n" +
 	"\n" +
 	"HEALTH_OFF\x10\x03\x12\x12\n" +
-	"\x0eHEALTH_WARNING\x10\x042\x87\x06\n" +
+	"\x0eHEALTH_WARNING\x10\x042\xf7\a\n" +
 	"\x05Agent\x12I\n" +
 	"\vEndpointAdd\x12!.weft.agent.v1.EndpointAddRequest\x1a\x17.weft.agent.v1.Endpoint\x12]\n" +
 	"\x0eEndpointDelete\x12$.weft.agent.v1.EndpointDeleteRequest\x1a%.weft.agent.v1.EndpointDeleteResponse\x12W\n" +
@@ -2529,7 +3109,11 @@ const file_agent_proto_rawDesc = "" +
 	"\vEndpointSet\x12!.weft.agent.v1.EndpointSetRequest\x1a\x17.weft.agent.v1.Endpoint\x12N\n" +
 	"\tTableList\x12\x1f.weft.agent.v1.TableListRequest\x1a .weft.agent.v1.TableListResponse\x12F\n" +
 	"\bTableGet\x12\x1e.weft.agent.v1.TableGetRequest\x1a\x18.weft.agent.v1.TableItem0\x01\x12E\n" +
-	"\x06Status\x12\x1c.weft.agent.v1.StatusRequest\x1a\x1d.weft.agent.v1.StatusResponse\x12D\n" +
+	"\x06Status\x12\x1c.weft.agent.v1.StatusRequest\x1a\x1d.weft.agent.v1.StatusResponse\x12K\n" +
+	"\bHoldList\x12\x1e.weft.agent.v1.HoldListRequest\x1a\x1f.weft.agent.v1.HoldListResponse\x12N\n" +
+	"\tHoldAdopt\x12\x1f.weft.agent.v1.HoldAdoptRequest\x1a .weft.agent.v1.HoldAdoptResponse\x12Q\n" +
+	"\n" +
+	"HoldReseed\x12 .weft.agent.v1.HoldReseedRequest\x1a!.weft.agent.v1.HoldReseedResponse\x12D\n" +
 	"\aMonitor\x12\x1d.weft.agent.v1.MonitorRequest\x1a\x18.weft.agent.v1.FlowEvent0\x01\x12A\n" +
 	"\x06MapGet\x12\x1c.weft.agent.v1.MapGetRequest\x1a\x17.weft.agent.v1.MapEntry0\x01\x12H\n" +
 	"\aMapList\x12\x1d.weft.agent.v1.MapListRequest\x1a\x1e.weft.agent.v1.MapListResponseB$Z\"github.com/weft-net/weft/agent/apib\x06proto3"
@@ -2547,7 +3131,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_agent_proto_goTypes = []any{
 	(Health)(0),                    // 0: weft.agent.v1.Health
 	(*NamedPort)(nil),              // 1: weft.agent.v1.NamedPort
@@ -2580,6 +3164,15 @@ var file_agent_proto_goTypes = []any{
 	(*Map)(nil),                    // 28: weft.agent.v1.Map
 	(*MapGetRequest)(nil),          // 29: weft.agent.v1.MapGetRequest
 	(*MapEntry)(nil),               // 30: weft.agent.v1.MapEntry
+	(*HoldListRequest)(nil),        // 31: weft.agent.v1.HoldListRequest
+	(*HoldListResponse)(nil),       // 32: weft.agent.v1.HoldListResponse
+	(*HeldKind)(nil),               // 33: weft.agent.v1.HeldKind
+	(*HeldOwner)(nil),              // 34: weft.agent.v1.HeldOwner
+	(*HeldRow)(nil),                // 35: weft.agent.v1.HeldRow
+	(*HoldAdoptRequest)(nil),       // 36: weft.agent.v1.HoldAdoptRequest
+	(*HoldAdoptResponse)(nil),      // 37: weft.agent.v1.HoldAdoptResponse
+	(*HoldReseedRequest)(nil),      // 38: weft.agent.v1.HoldReseedRequest
+	(*HoldReseedResponse)(nil),     // 39: weft.agent.v1.HoldReseedResponse
 }
 var file_agent_proto_depIdxs = []int32{
 	1,  // 0: weft.agent.v1.EndpointAddRequest.named_ports:type_name -> weft.agent.v1.NamedPort
@@ -2599,31 +3192,40 @@ var file_agent_proto_depIdxs = []int32{
 	25, // 14: weft.agent.v1.FlowEvent.destination:type_name -> weft.agent.v1.FlowEnd
 	25, // 15: weft.agent.v1.FlowEvent.backend:type_name -> weft.agent.v1.FlowEnd
 	28, // 16: weft.agent.v1.MapListResponse.maps:type_name -> weft.agent.v1.Map
-	2,  // 17: weft.agent.v1.Agent.EndpointAdd:input_type -> weft.agent.v1.EndpointAddRequest
-	3,  // 18: weft.agent.v1.Agent.EndpointDelete:input_type -> weft.agent.v1.EndpointDeleteRequest
-	6,  // 19: weft.agent.v1.Agent.EndpointList:input_type -> weft.agent.v1.EndpointListRequest
-	5,  // 20: weft.agent.v1.Agent.EndpointSet:input_type -> weft.agent.v1.EndpointSetRequest
-	9,  // 21: weft.agent.v1.Agent.TableList:input_type -> weft.agent.v1.TableListRequest
-	13, // 22: weft.agent.v1.Agent.TableGet:input_type -> weft.agent.v1.TableGetRequest
-	18, // 23: weft.agent.v1.Agent.Status:input_type -> weft.agent.v1.StatusRequest
-	23, // 24: weft.agent.v1.Agent.Monitor:input_type -> weft.agent.v1.MonitorRequest
-	29, // 25: weft.agent.v1.Agent.MapGet:input_type -> weft.agent.v1.MapGetRequest
-	26, // 26: weft.agent.v1.Agent.MapList:input_type -> weft.agent.v1.MapListRequest
-	8,  // 27: weft.agent.v1.Agent.EndpointAdd:output_type -> weft.agent.v1.Endpoint
-	4,  // 28: weft.agent.v1.Agent.EndpointDelete:output_type -> weft.agent.v1.EndpointDeleteResponse
-	7,  // 29: weft.agent.v1.Agent.EndpointList:output_type -> weft.agent.v1.EndpointListResponse
-	8,  // 30: weft.agent.v1.Agent.EndpointSet:output_type -> weft.agent.v1.Endpoint
-	10, // 31: weft.agent.v1.Agent.TableList:output_type -> weft.agent.v1.TableListResponse
-	14, // 32: weft.agent.v1.Agent.TableGet:output_type -> weft.agent.v1.TableItem
-	19, // 33: weft.agent.v1.Agent.Status:output_type -> weft.agent.v1.StatusResponse
-	24, // 34: weft.agent.v1.Agent.Monitor:output_type -> weft.agent.v1.FlowEvent
-	30, // 35: weft.agent.v1.Agent.MapGet:output_type -> weft.agent.v1.MapEntry
-	27, // 36: weft.agent.v1.Agent.MapList:output_type -> weft.agent.v1.MapListResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	33, // 17: weft.agent.v1.HoldListResponse.kinds:type_name -> weft.agent.v1.HeldKind
+	34, // 18: weft.agent.v1.HoldListResponse.owners:type_name -> weft.agent.v1.HeldOwner
+	35, // 19: weft.agent.v1.HoldListResponse.held:type_name -> weft.agent.v1.HeldRow
+	2,  // 20: weft.agent.v1.Agent.EndpointAdd:input_type -> weft.agent.v1.EndpointAddRequest
+	3,  // 21: weft.agent.v1.Agent.EndpointDelete:input_type -> weft.agent.v1.EndpointDeleteRequest
+	6,  // 22: weft.agent.v1.Agent.EndpointList:input_type -> weft.agent.v1.EndpointListRequest
+	5,  // 23: weft.agent.v1.Agent.EndpointSet:input_type -> weft.agent.v1.EndpointSetRequest
+	9,  // 24: weft.agent.v1.Agent.TableList:input_type -> weft.agent.v1.TableListRequest
+	13, // 25: weft.agent.v1.Agent.TableGet:input_type -> weft.agent.v1.TableGetRequest
+	18, // 26: weft.agent.v1.Agent.Status:input_type -> weft.agent.v1.StatusRequest
+	31, // 27: weft.agent.v1.Agent.HoldList:input_type -> weft.agent.v1.HoldListRequest
+	36, // 28: weft.agent.v1.Agent.HoldAdopt:input_type -> weft.agent.v1.HoldAdoptRequest
+	38, // 29: weft.agent.v1.Agent.HoldReseed:input_type -> weft.agent.v1.HoldReseedRequest
+	23, // 30: weft.agent.v1.Agent.Monitor:input_type -> weft.agent.v1.MonitorRequest
+	29, // 31: weft.agent.v1.Agent.MapGet:input_type -> weft.agent.v1.MapGetRequest
+	26, // 32: weft.agent.v1.Agent.MapList:input_type -> weft.agent.v1.MapListRequest
+	8,  // 33: weft.agent.v1.Agent.EndpointAdd:output_type -> weft.agent.v1.Endpoint
+	4,  // 34: weft.agent.v1.Agent.EndpointDelete:output_type -> weft.agent.v1.EndpointDeleteResponse
+	7,  // 35: weft.agent.v1.Agent.EndpointList:output_type -> weft.agent.v1.EndpointListResponse
+	8,  // 36: weft.agent.v1.Agent.EndpointSet:output_type -> weft.agent.v1.Endpoint
+	10, // 37: weft.agent.v1.Agent.TableList:output_type -> weft.agent.v1.TableListResponse
+	14, // 38: weft.agent.v1.Agent.TableGet:output_type -> weft.agent.v1.TableItem
+	19, // 39: weft.agent.v1.Agent.Status:output_type -> weft.agent.v1.StatusResponse
+	32, // 40: weft.agent.v1.Agent.HoldList:output_type -> weft.agent.v1.HoldListResponse
+	37, // 41: weft.agent.v1.Agent.HoldAdopt:output_type -> weft.agent.v1.HoldAdoptResponse
+	39, // 42: weft.agent.v1.Agent.HoldReseed:output_type -> weft.agent.v1.HoldReseedResponse
+	24, // 43: weft.agent.v1.Agent.Monitor:output_type -> weft.agent.v1.FlowEvent
+	30, // 44: weft.agent.v1.Agent.MapGet:output_type -> weft.agent.v1.MapEntry
+	27, // 45: weft.agent.v1.Agent.MapList:output_type -> weft.agent.v1.MapListResponse
+	33, // [33:46] is the sub-list for method output_type
+	20, // [20:33] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }
@@ -2641,7 +3243,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,6 +33,9 @@ const (
 	Agent_TableList_FullMethodName      = "/weft.agent.v1.Agent/TableList"
 	Agent_TableGet_FullMethodName       = "/weft.agent.v1.Agent/TableGet"
 	Agent_Status_FullMethodName         = "/weft.agent.v1.Agent/Status"
+	Agent_HoldList_FullMethodName       = "/weft.agent.v1.Agent/HoldList"
+	Agent_HoldAdopt_FullMethodName      = "/weft.agent.v1.Agent/HoldAdopt"
+	Agent_HoldReseed_FullMethodName     = "/weft.agent.v1.Agent/HoldReseed"
 	Agent_Monitor_FullMethodName        = "/weft.agent.v1.Agent/Monitor"
 	Agent_MapGet_FullMethodName         = "/weft.agent.v1.Agent/MapGet"
 	Agent_MapList_FullMethodName        = "/weft.agent.v1.Agent/MapList"
@@ -61,6 +64,14 @@ type AgentClient interface {
 	TableGet(ctx context.Context, in *TableGetRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TableItem], error)
 	// Status judges the node: one line per thing that can be healthy or not.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
+	// HoldList tells which rows of our cluster are in force that its store does not
+	// have, and what HoldAdopt and HoldReseed would do.
+	HoldList(ctx context.Context, in *HoldListRequest, opts ...grpc.CallOption) (*HoldListResponse, error)
+	// HoldAdopt decides that what is in the store is the truth: held rows go.
+	HoldAdopt(ctx context.Context, in *HoldAdoptRequest, opts ...grpc.CallOption) (*HoldAdoptResponse, error)
+	// HoldReseed decides that what is held is the truth: it is written to the store
+	// where the store has nothing, and its owners take it over.
+	HoldReseed(ctx context.Context, in *HoldReseedRequest, opts ...grpc.CallOption) (*HoldReseedResponse, error)
 	// Monitor streams flow events from now on.
 	Monitor(ctx context.Context, in *MonitorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowEvent], error)
 	// MapGet streams what the kernel has in one BPF map, decoded.
@@ -155,6 +166,36 @@ func (c *agentClient) Status(ctx context.Context, in *StatusRequest, opts ...grp
 	return out, nil
 }
 
+func (c *agentClient) HoldList(ctx context.Context, in *HoldListRequest, opts ...grpc.CallOption) (*HoldListResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HoldListResponse)
+	err := c.cc.Invoke(ctx, Agent_HoldList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) HoldAdopt(ctx context.Context, in *HoldAdoptRequest, opts ...grpc.CallOption) (*HoldAdoptResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HoldAdoptResponse)
+	err := c.cc.Invoke(ctx, Agent_HoldAdopt_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) HoldReseed(ctx context.Context, in *HoldReseedRequest, opts ...grpc.CallOption) (*HoldReseedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HoldReseedResponse)
+	err := c.cc.Invoke(ctx, Agent_HoldReseed_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentClient) Monitor(ctx context.Context, in *MonitorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Agent_ServiceDesc.Streams[1], Agent_Monitor_FullMethodName, cOpts...)
@@ -226,6 +267,14 @@ type AgentServer interface {
 	TableGet(*TableGetRequest, grpc.ServerStreamingServer[TableItem]) error
 	// Status judges the node: one line per thing that can be healthy or not.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// HoldList tells which rows of our cluster are in force that its store does not
+	// have, and what HoldAdopt and HoldReseed would do.
+	HoldList(context.Context, *HoldListRequest) (*HoldListResponse, error)
+	// HoldAdopt decides that what is in the store is the truth: held rows go.
+	HoldAdopt(context.Context, *HoldAdoptRequest) (*HoldAdoptResponse, error)
+	// HoldReseed decides that what is held is the truth: it is written to the store
+	// where the store has nothing, and its owners take it over.
+	HoldReseed(context.Context, *HoldReseedRequest) (*HoldReseedResponse, error)
 	// Monitor streams flow events from now on.
 	Monitor(*MonitorRequest, grpc.ServerStreamingServer[FlowEvent]) error
 	// MapGet streams what the kernel has in one BPF map, decoded.
@@ -261,6 +310,15 @@ func (UnimplementedAgentServer) TableGet(*TableGetRequest, grpc.ServerStreamingS
 }
 func (UnimplementedAgentServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedAgentServer) HoldList(context.Context, *HoldListRequest) (*HoldListResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HoldList not implemented")
+}
+func (UnimplementedAgentServer) HoldAdopt(context.Context, *HoldAdoptRequest) (*HoldAdoptResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HoldAdopt not implemented")
+}
+func (UnimplementedAgentServer) HoldReseed(context.Context, *HoldReseedRequest) (*HoldReseedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HoldReseed not implemented")
 }
 func (UnimplementedAgentServer) Monitor(*MonitorRequest, grpc.ServerStreamingServer[FlowEvent]) error {
 	return status.Error(codes.Unimplemented, "method Monitor not implemented")
@@ -411,6 +469,60 @@ func _Agent_Status_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_HoldList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HoldListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).HoldList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_HoldList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).HoldList(ctx, req.(*HoldListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_HoldAdopt_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HoldAdoptRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).HoldAdopt(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_HoldAdopt_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).HoldAdopt(ctx, req.(*HoldAdoptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_HoldReseed_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HoldReseedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).HoldReseed(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_HoldReseed_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).HoldReseed(ctx, req.(*HoldReseedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Agent_Monitor_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(MonitorRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -481,6 +593,18 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Status",
 			Handler:    _Agent_Status_Handler,
+		},
+		{
+			MethodName: "HoldList",
+			Handler:    _Agent_HoldList_Handler,
+		},
+		{
+			MethodName: "HoldAdopt",
+			Handler:    _Agent_HoldAdopt_Handler,
+		},
+		{
+			MethodName: "HoldReseed",
+			Handler:    _Agent_HoldReseed_Handler,
 		},
 		{
 			MethodName: "MapList",

@@ -12,7 +12,7 @@ import (
 )
 
 func storeCommand(a *app) *cobra.Command {
-	return group("store", "The cluster's etcd", storeInit(a), storeStatus(a), storeBackup(a), storeRestore(a), storeRelieve(a))
+	return group("store", "The cluster's etcd", storeInit(a), storeStatus(a), storeBackup(a), storeRestore(a), storeRelieve(a), storeHold(a), storeAdopt(a), storeReseed(a))
 }
 
 type stepView struct {

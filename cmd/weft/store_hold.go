@@ -1,0 +1,139 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os/user"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weft-net/weft/agent/api"
+)
+
+func storeHold(a *app) *cobra.Command {
+	var limit uint32
+	list := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "Show the rows in force that the store does not have", Args: atMost(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, conn, err := a.client()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			h, err := c.HoldList(cmd.Context(), &api.HoldListRequest{Limit: limit})
+			if err != nil {
+				return err
+			}
+			return printOne(a, h, func(w io.Writer) { printHold(w, h) })
+		},
+	}
+	list.Flags().Uint32Var(&limit, "limit", 100, "how many rows to name")
+	return group("hold", "What is kept in force after the store was lost", list)
+}
+
+// printHold says what is held, for people.
+func printHold(w io.Writer, h *api.HoldListResponse) {
+	if !h.Holding {
+		fmt.Fprintf(w, "nothing is held; the store of %s is %s\n", h.Cluster, h.Lineage)
+		return
+	}
+	fmt.Fprintf(w, "%d rows of %s are in force that its store does not have, since %s: %s\n",
+		h.Rows, h.Cluster, time.Unix(0, h.Since).Format(time.DateTime), h.Reason)
+	for _, k := range h.Kinds {
+		fmt.Fprintf(w, "  %-12s %d\n", k.Resource, k.Rows)
+	}
+	for _, o := range h.Owners {
+		said := "silent"
+		if o.Confirmed {
+			said = "has spoken"
+		}
+		fmt.Fprintf(w, "  of %-24s %d rows, %s\n", o.Name, o.Rows, said)
+	}
+	for _, r := range h.Held {
+		fmt.Fprintf(w, "  - %s\n", r.Key)
+	}
+	if more := int(h.Rows) - len(h.Held); more > 0 {
+		fmt.Fprintf(w, "  and %d more\n", more)
+	}
+}
+
+// decision is a command that prints the difference and decides it with --yes.
+func decision(a *app, use, short, long, sure string, do func(*cobra.Command, api.AgentClient) (any, string, error)) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: use + " --yes", Short: short, Long: long, Args: atMost(0),
+		Example: "  weft store " + use + "        # what it would do\n  weft store " + use + " --yes",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, conn, err := a.client()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			h, err := c.HoldList(cmd.Context(), &api.HoldListRequest{Limit: 100})
+			if err != nil {
+				return err
+			}
+			if !yes {
+				if err := printOne(a, h, func(w io.Writer) { printHold(w, h) }); err != nil || !h.Holding {
+					return err
+				}
+				return usage(cmd, errors.New(sure))
+			}
+			if a.format == formatTable || a.format == formatWide {
+				printHold(a.out, h)
+			}
+			if !h.Holding {
+				return printOne(a, h, func(io.Writer) {})
+			}
+			v, text, err := do(cmd, c)
+			if err != nil {
+				return err
+			}
+			return printOne(a, map[string]any{"difference": h, "done": v}, func(w io.Writer) { fmt.Fprintln(w, text) })
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
+	return cmd
+}
+
+func storeAdopt(a *app) *cobra.Command {
+	return decision(a, "adopt", "Decide that what is in the store is the truth: held rows go",
+		"Decide, for every agent of the cluster, that what is in its store is the truth now. Rows that are held because the\n"+
+			"store does not have them are given up at once. Asks the agent of this node; prints the difference first.",
+		"these rows will be given up on every node: say --yes",
+		func(cmd *cobra.Command, c api.AgentClient) (any, string, error) {
+			by := "somebody"
+			if u, err := user.Current(); err == nil {
+				by = u.Username
+			}
+			r, err := c.HoldAdopt(cmd.Context(), &api.HoldAdoptRequest{By: strings.TrimSpace(by)})
+			if err != nil {
+				return nil, "", err
+			}
+			where := "on every node"
+			if !r.Everywhere {
+				where = "on this node alone: the store does not take the decision"
+			}
+			return r, fmt.Sprintf("%d rows given up %s", r.Rows, where), nil
+		})
+}
+
+func storeReseed(a *app) *cobra.Command {
+	return decision(a, "reseed", "Decide that what is held is the truth: it is written to the store",
+		"Decide that what this node holds is the truth: rows that the store does not have are written to it, never over one\n"+
+			"that it has, under a lease of 20 minutes; their owners take them over. Prints the difference first.",
+		"these rows will be written to the store: say --yes",
+		func(cmd *cobra.Command, c api.AgentClient) (any, string, error) {
+			r, err := c.HoldReseed(cmd.Context(), &api.HoldReseedRequest{})
+			if err != nil {
+				return nil, "", err
+			}
+			return r, fmt.Sprintf("%d rows written", r.Written), nil
+		})
+}
