@@ -19,7 +19,7 @@ var (
 	// A metric is named in one literal, or by a package's prefix and the name given to describe.
 	wholeMetric  = regexp.MustCompile(`"(weft_[a-z0-9_]+)"`)
 	metricPrefix = regexp.MustCompile(`NewDesc\("(weft_[a-z0-9_]+_)"\s*\+`)
-	metricTail   = regexp.MustCompile(`describe\("([a-z0-9_]+)"`)
+	metricTail   = regexp.MustCompile(`desc(?:ribe)?\("([a-z0-9_]+)"`)
 )
 
 // TestAlerts_MetricsExist holds the alerting rules to metrics that the code exports, and to runbooks
