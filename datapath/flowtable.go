@@ -38,6 +38,7 @@ type flowTable struct {
 	gone map[goneBackend]struct{} // guarded: whose flows the next sweep ends
 
 	entries, youngEntries atomic.Int64 // at the last sweep
+	sweptAt               atomic.Int64 // when that was, nanoseconds since 1970; 0: not yet
 	removed               atomic.Int64
 	pressure              atomic.Bool
 }
@@ -150,6 +151,7 @@ func (t *flowTable) sweep() error {
 	}
 	t.swept(services)
 	t.youngEntries.Store(young)
+	t.sweptAt.Store(time.Now().UnixNano())
 	return t.setPressure()
 }
 

@@ -146,9 +146,21 @@ func mapLine(s state.ReconcilerStatus) Line {
 	return l
 }
 
+// flowText says how many flows there were when they were counted last: a sweep counts them, and to
+// count them for each status would take as long as a sweep.
+func flowText(entries, young int64, size uint32, at time.Time) string {
+	if at.IsZero() {
+		return fmt.Sprintf("room for %d entries, not counted yet", size)
+	}
+	return fmt.Sprintf("%d of %d entries, %d young, counted %s ago", entries, size, young, age(at))
+}
+
 func flowLine(e *engine) Line {
-	n, young, size := e.flows.entries.Load(), e.flows.youngEntries.Load(), e.flows.old.m.MaxEntries()
-	l := Line{Name: "flows", Text: fmt.Sprintf("%d of %d entries, %d young", n, size, young)}
+	var at time.Time
+	if n := e.flows.sweptAt.Load(); n != 0 {
+		at = time.Unix(0, n)
+	}
+	l := Line{Name: "flows", Text: flowText(e.flows.entries.Load(), e.flows.youngEntries.Load(), e.flows.old.m.MaxEntries(), at)}
 	if e.flows.pressure.Load() {
 		l.State, l.Reason = Warn, "the table is nearly full: new flows begin where idle ones are evicted"
 		l.Do = "find who opens so many connections (weft bpf ct list), or raise the size of the flow table"
