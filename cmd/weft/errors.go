@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -133,7 +134,13 @@ func (a *app) explain(err error) error {
 		return hint(err, "ip link show %s (rename or remove it if nobody needs it)", clash.Device)
 	}
 	s, ok := status.FromError(err)
-	if !ok {
+	switch {
+	case ok:
+	case errors.Is(err, fs.ErrNotExist):
+		return hint(err, "ls -l the path that is named, and correct it on the command line or in the settings")
+	case errors.Is(err, fs.ErrPermission):
+		return hint(err, "sudo %s", strings.Join(os.Args, " "))
+	default:
 		return err
 	}
 	text := errors.New(s.Message())

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 
@@ -37,6 +38,8 @@ func TestReport_ExitCodes(t *testing.T) {
 		{"lab-option", &lab.UsageError{Err: errors.New("mode foo")}, false, false, exitUsage, "next: weft lab --help"},
 		{"lab-unhealthy", fmt.Errorf("%w: etcd/east", lab.ErrUnhealthy), false, false, exitUnhealthy, "etcd/east\nnext: weft lab start"},
 		{"lab-not-up", fmt.Errorf("load lab: %w", lab.ErrNotUp), false, false, exitError, "next: weft lab up\n"},
+		{"no-file", fmt.Errorf("config: %w", &fs.PathError{Op: "open", Path: "/x", Err: fs.ErrNotExist}), false, false, exitError, "next: ls -l"},
+		{"no-permission", fmt.Errorf("open: %w", fs.ErrPermission), false, false, exitError, "next: sudo "},
 		{"not-root", lab.ErrRoot, false, false, exitError, "weft: needs root"},
 		{"no-agent", status.Error(codes.Unavailable, "no such file"), false, false, exitError, "no agent answers on /s: no such file"},
 		{"slow-agent", status.Error(codes.DeadlineExceeded, "late"), false, false, exitError, "next: weft status"},

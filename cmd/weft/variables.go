@@ -14,7 +14,7 @@ import (
 
 // foreign are variables that only look like ours: what Kubernetes sets for a service called weft or
 // weft-*, and those of tests.
-var foreign = regexp.MustCompile(`_SERVICE_(HOST|PORT)|_PORT(_|$)|^WEFT_(TEST|SOAK|LAB)`)
+var foreign = regexp.MustCompile(`_SERVICE_(HOST|PORT)|_PORT(_|$)|^WEFT_(TEST|SOAK|LAB|SEED)`)
 
 // variables are those that some command reads.
 func variables() []string {
