@@ -70,6 +70,8 @@ func (s *services) Run(ctx context.Context) error {
 	had := s.had()
 	none := func(service.Frontend) bool { return false }
 	held := map[service.Frontend]service.Change{}
+	// What was complete once is not half again: a hold takes the mark of its sources away and no row.
+	known := false
 	return state.Derive(ctx, marks{s.frontends, s.infos}, derived, func() error {
 		definitions.Feed(serviceBatch, index.SetDefinition, index.DeleteDefinition)
 		endpoints.Feed(serviceBatch, index.SetEndpoint, index.DeleteEndpoint)
@@ -83,7 +85,8 @@ func (s *services) Run(ctx context.Context) error {
 		for _, c := range changes.Frontends {
 			held[c.Frontend] = c
 		}
-		ours = ours && definitions.Drained() && endpoints.Drained()
+		ours = known || ours && definitions.Drained() && endpoints.Drained()
+		known = ours
 		if ours && (all && remote.Drained() || over.Len() > 0) {
 			had = none
 		}
