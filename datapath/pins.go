@@ -70,7 +70,7 @@ func isBPFFS(root string) error {
 		return fmt.Errorf("bpf file system %s: %w", root, err)
 	}
 	if st.Type != unix.BPF_FS_MAGIC {
-		return fmt.Errorf("%s is no BPF file system: mount one there (mount -t bpf bpf %s)", root, root)
+		return fmt.Errorf("bpf file system %s: none is mounted there; do it with mount -t bpf bpf %s", root, root)
 	}
 	return nil
 }
