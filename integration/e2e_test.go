@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -89,7 +90,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			turn <- struct{}{}
 			env.Defer(func() { <-turn })
-			name := labName(env.WorkDir)
+			name := labName(strings.TrimPrefix(filepath.Base(env.WorkDir), "script-"))
 			env.Setenv("LAB", name)
 			env.Setenv("WEFT", bin)
 			env.Setenv("PATH", filepath.Dir(bin)+string(os.PathListSeparator)+env.Getenv("PATH"))
@@ -112,16 +113,16 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// labName makes a lab's name of the script's: at most twelve letters and digits.
-func labName(work string) string {
-	name := strings.TrimPrefix(filepath.Base(work), "script-")
-	name = strings.Map(func(r rune) rune {
+// labName makes a lab's name of what it is for and of this process: at most twelve letters and digits.
+// So two runs of the tests on one machine leave each other's labs alone.
+func labName(of string) string {
+	of = strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
 			return r
 		}
 		return -1
-	}, name)
-	return "t" + name[:min(len(name), 11)]
+	}, of)
+	return fmt.Sprintf("t%s%s", of[:min(len(of), 6)], strconv.FormatInt(int64(os.Getpid()), 36))
 }
 
 // cmdLab runs "weft lab ARGS --name $LAB" (name and -- in the right place). When it fails, the ends

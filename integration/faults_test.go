@@ -4,7 +4,6 @@
 package integration
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -77,7 +76,7 @@ func TestSoak_Faults(t *testing.T) {
 // faultsUnderLoad builds a lab, puts connects (a second, half of them through a service) and long
 // sessions on it, and lets one fault after the other happen.
 func faultsUnderLoad(t *testing.T, faults []fault, connects, sessions int) {
-	m := newMesh(t, fmt.Sprintf("tf%d", os.Getpid()), "--nodes", "1", "--pods", "3")
+	m := newMesh(t, labName("faults"), "--nodes", "1", "--pods", "3")
 	o := m.observe()
 	east, west := m.Clusters[0].Nodes[0], m.Clusters[1].Nodes[0]
 	client, remote, victim := east.Pods[0], west.Pods[1], west.Pods[2]

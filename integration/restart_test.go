@@ -241,7 +241,7 @@ func TestSoak_Restarts(t *testing.T) {
 }
 
 func restartUnderLoad(t *testing.T, mode string) {
-	m := newMesh(t, "trest"+mode, "--mode", mode, "--nodes", "1", "--pods", "2")
+	m := newMesh(t, labName("r"+mode), "--mode", mode, "--nodes", "1", "--pods", "2")
 	east, west := m.Clusters[0].Nodes[0], m.Clusters[1].Nodes[0]
 	from, to := east.Pods[0], west.Pods[1]
 	s := newSink(t, to.Workload.Netns, to.Addresses[0])
