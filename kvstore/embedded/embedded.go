@@ -1,8 +1,8 @@
 // Copyright The weft Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package embedded runs one etcd member inside the process: the store of a lab cluster, and the
-// real thing that tests kill, wipe and compact. It is not for production clusters, which bring
+// Package embedded runs one etcd member inside the process: the store of a lab cluster or a part of
+// it, and the real thing that tests kill, wipe and compact. It is not for production clusters, which bring
 // their own etcd; it knows nothing of what stands in the store. Tests and the lab import it.
 package embedded
 
@@ -10,9 +10,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,8 +34,17 @@ type Config struct {
 	// ClientURL is where clients connect, for example https://10.0.0.1:2379. With http there is
 	// no encryption and no certificate is asked for.
 	ClientURL string
-	// PeerURL is where other members would connect. Default http://127.0.0.1:0: there are none.
+	// PeerURL is where other members connect, without encryption. Default http://127.0.0.1:0: there
+	// are none.
 	PeerURL string
+	// Cluster has the peer URL of each member by its name, this one's too: the member is one of
+	// several. The first start of all of them needs more than half of them at the same time. Default:
+	// this member alone.
+	Cluster map[string]string
+	// Join says that the cluster runs already and was told of this member, which begins without data:
+	// so a member that lost its data comes back, after it was removed and added. Cluster then lists
+	// those that the cluster knows. A member that has data does not look at it.
+	Join bool
 	// CAFile, CertFile and KeyFile are required with https. The client must show a certificate
 	// that CAFile signed; its common name is the etcd user.
 	CAFile, CertFile, KeyFile string
@@ -45,7 +57,8 @@ type Config struct {
 	UnsafeNoFsync bool
 	// SnapshotCount is the number of changes between two snapshots. Default: etcd's.
 	SnapshotCount uint64
-	// StartTimeout bounds the wait for a leader. Default 30 s.
+	// StartTimeout bounds the wait for a leader, and so for more than half of the members. Default
+	// 30 s.
 	StartTimeout time.Duration
 }
 
@@ -56,7 +69,8 @@ type Server struct {
 	grpc *grpcServers // what clients are connected to
 }
 
-// Start runs a member and returns when it serves. Its listeners are opened in the network namespace
+// Start runs a member and returns when it serves: of several members, each start waits until more
+// than half of them were started. Its listeners are opened in the network namespace
 // of the calling thread.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	ec, err := etcdConfig(&cfg)
@@ -99,7 +113,8 @@ func (s *Server) Kill() {
 	s.etcd.Close()
 }
 
-// Wipe stops the member and removes its data, as a lost disk does.
+// Wipe stops the member and removes its data, as a lost disk does. One of several must be removed
+// from the cluster and added again before it may start with Join: it has promised what it forgot.
 func (s *Server) Wipe() error {
 	s.Kill()
 	if err := os.RemoveAll(s.cfg.Dir); err != nil {
@@ -196,7 +211,12 @@ func etcdConfig(cfg *Config) (*embed.Config, error) {
 	ec.ListenClientHttpUrls = []url.URL{{Scheme: client.Scheme, Host: "127.0.0.1:0"}}
 	ec.ListenPeerUrls = []url.URL{*peer}
 	ec.AdvertisePeerUrls = []url.URL{*peer}
-	ec.InitialCluster = cfg.Name + "=" + peer.String()
+	if ec.InitialCluster, err = initialCluster(cfg); err != nil {
+		return nil, err
+	}
+	if cfg.Join {
+		ec.ClusterState = embed.ClusterStateFlagExisting
+	}
 	ec.InitialClusterToken = cfg.Token
 	ec.QuotaBackendBytes = cfg.QuotaBytes
 	ec.UnsafeNoFsync = cfg.UnsafeNoFsync
@@ -204,8 +224,11 @@ func etcdConfig(cfg *Config) (*embed.Config, error) {
 		ec.SnapshotCount = cfg.SnapshotCount
 	}
 	// A single member has nobody to agree with: short ticks only shorten its start and let
-	// leases be as short as a second.
-	ec.TickMs, ec.ElectionMs = 50, 500
+	// leases be as short as a second. Several keep etcd's, or a busy machine makes them elect
+	// leaders; their leases are two seconds at least.
+	if len(cfg.Cluster) <= 1 {
+		ec.TickMs, ec.ElectionMs = 50, 500
+	}
 	ec.EnableGRPCGateway = false
 	// A connection that says nothing must not hold up Close for two minutes.
 	ec.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ConnectionTimeout(5 * time.Second)}
@@ -228,4 +251,19 @@ func etcdConfig(cfg *Config) (*embed.Config, error) {
 		return nil, fmt.Errorf("client url %s is neither http nor https", cfg.ClientURL)
 	}
 	return ec, nil
+}
+
+// initialCluster is the list of members as etcd reads it.
+func initialCluster(cfg *Config) (string, error) {
+	if len(cfg.Cluster) == 0 {
+		return cfg.Name + "=" + cfg.PeerURL, nil
+	}
+	if own, ok := cfg.Cluster[cfg.Name]; !ok || own != cfg.PeerURL {
+		return "", fmt.Errorf("member %s with peer url %s is not one of the cluster's", cfg.Name, cfg.PeerURL)
+	}
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(cfg.Cluster)) {
+		all = append(all, name+"="+cfg.Cluster[name])
+	}
+	return strings.Join(all, ","), nil
 }

@@ -9,13 +9,25 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(patient{m}) }
+
+// patient waits after the tests for the connections between members: etcd gives up the last reads of
+// some only after five seconds.
+type patient struct{ *testing.M }
+
+func (p patient) Run() int {
+	code := p.M.Run()
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end) && goleak.Find() != nil; {
+	}
+	return code
+}
 
 func freeURL(t *testing.T) string {
 	t.Helper()
