@@ -91,6 +91,7 @@ func faultsUnderLoad(t *testing.T, faults []fault, connects, sessions int) {
 	for _, f := range faults {
 		o.during(f.name, f.store, func() { m.labs(f.breaking) }, func() { m.labs(f.heal) })
 		m.waitHealthy()
+		m.waitEqual("after " + f.name)
 		t.Logf("survived: %s", f.name)
 	}
 	o.during("etcd frozen while a pod is deleted", "east", func() {
@@ -101,6 +102,7 @@ func faultsUnderLoad(t *testing.T, faults []fault, connects, sessions int) {
 			return !o.has(east.Name, victim.Addresses[0].String()) && !o.has(west.Name, victim.Addresses[0].String())
 		})
 	}, func() { m.lab("kill", "-s", "CONT", "etcd/east") })
+	m.waitEqual("after a pod was deleted")
 	for _, p := range clients {
 		p.stop()
 	}

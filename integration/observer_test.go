@@ -7,8 +7,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,8 +85,8 @@ func (o *observer) follow(ctx context.Context, n lab.Node, owner map[string]stri
 			return
 		case <-tick.C:
 		}
-		if keys, err := ipcache(ctx, client); err == nil {
-			o.compare(n.Name, keys, owner)
+		if entries, err := mapEntries(ctx, client, "ipcache"); err == nil {
+			o.compare(n.Name, entries, owner)
 		}
 		if list, err := client.EndpointList(ctx, &api.EndpointListRequest{}); err == nil {
 			for _, ep := range list.Endpoints {
@@ -101,37 +99,20 @@ func (o *observer) follow(ctx context.Context, n lab.Node, owner map[string]stri
 	}
 }
 
-func ipcache(ctx context.Context, client api.AgentClient) (map[string]bool, error) {
-	stream, err := client.MapGet(ctx, &api.MapGetRequest{Map: "ipcache"})
-	if err != nil {
-		return nil, err
-	}
-	keys := map[string]bool{}
-	for {
-		entry, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return keys, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		keys[entry.Key] = true
-	}
-}
-
-func (o *observer) compare(node string, keys map[string]bool, owner map[string]string) {
+func (o *observer) compare(node string, entries map[string][]byte, owner map[string]string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	here := o.here[node]
 	for addr, cluster := range owner {
-		if keys[addr] == here[addr] {
+		_, is := entries[addr]
+		if is == here[addr] {
 			continue
 		}
 		kind := history.Here
-		if !keys[addr] {
+		if !is {
 			kind = history.Gone
 		}
-		here[addr] = keys[addr]
+		here[addr] = is
 		o.rec.Add(history.Record{Kind: kind, By: node, Store: cluster, Prefix: "ipcache", Key: addr})
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/weft-net/weft/integration/lab"
@@ -37,6 +38,7 @@ type mesh struct {
 	bin  string
 	name string
 	*lab.Lab
+	clients map[string]*clientv3.Client // of stores, by cluster
 }
 
 func newMesh(t *testing.T, name string, up ...string) *mesh {

@@ -55,6 +55,7 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) (err err
 	flags.IntVar(&cfg.CPU, "cpu", cfg.CPU, "processor that both ends are pinned to")
 	flags.IntVar(&cfg.Family, "family", cfg.Family, "4 or 6: the addresses of pods and wires")
 	flags.BoolVar(&cfg.Programs, "programs", false, "time BPF programs too, in slots of their own")
+	flags.IntVar(&cfg.Missed, "missed", cfg.Missed, "revisions that a node misses in C5")
 	flags.StringVar(&cfg.Weft, "weft", cfg.Weft, "binary that meshes are built of")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -61,6 +61,10 @@ func rows(m Machine) []Row {
 			Measure: measureReach,
 		},
 		{
+			Name: "C5", What: "a node returns after many missed revisions: its maps, against one range over the rows",
+			Measure: measureReconnect,
+		},
+		{
 			Name: "native", What: "native between nodes, against wire, routing and empty programs", Controls: append(rr, crr...),
 			Ratios: against(Native, Veth, Kernel, Floor),
 		},

@@ -35,8 +35,9 @@ const (
 //	bench worker server <cpu> <workload> <address:port>
 //	bench worker client <cpu> <workload> <address:port> <number of addresses>
 //	bench worker reach <reachTask as JSON>
+//	bench worker etcd <directory>
 //
-// The first two print a line when ready and end when their standard input does. A client runs a slot for
+// The last ends with its standard input, from which it reads commands (see runStore). The first two print a line when ready and end when their standard input does. A client runs a slot for
 // each line with a number of nanoseconds, and answers with a Slot in JSON.
 const workerArg = "worker"
 
@@ -44,6 +45,9 @@ const workerArg = "worker"
 func runWorker(args []string, in io.Reader, out io.Writer) error {
 	if len(args) == 2 && args[0] == "reach" {
 		return runReach(context.Background(), args[1], out)
+	}
+	if len(args) == 2 && args[0] == "etcd" {
+		return runStore(context.Background(), args[1], in, out)
 	}
 	if len(args) < 4 {
 		return fmt.Errorf("worker: %d arguments, want 4 or 5", len(args))
