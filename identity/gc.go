@@ -34,6 +34,9 @@ type GCConfig struct {
 	// Away tells whether the control plane of a remote cluster is away: its nodes may believe in
 	// numbers that were freed meanwhile, so no rest ends. Nil means never.
 	Away func() bool
+	// Fence is compared in every transaction that writes: nothing is removed and no rest ends once it
+	// does not hold, and the round fails with kvstore.ErrFenced. Nil: none.
+	Fence []clientv3.Cmp
 	// Holding is as in Config. Meanwhile rounds do nothing: what refers to a number may only be
 	// missing. Nil means never.
 	Holding func() (bool, <-chan struct{})
@@ -263,7 +266,7 @@ func (g *GC) remove(ctx context.Context, due []master) error {
 			}
 			ops[i] = op
 		}
-		resp, err := g.client.Txn(ctx).Then(ops...).Commit()
+		resp, err := g.commit(ctx, ops...)
 		if err != nil {
 			return fmt.Errorf("remove numbers: %w", err)
 		}
@@ -328,7 +331,7 @@ func (g *GC) wakeResting(ctx context.Context) error {
 		if err := g.limit.WaitN(ctx, len(ops)); err != nil {
 			return err
 		}
-		if _, err := g.client.Txn(ctx).Then(ops...).Commit(); err != nil {
+		if _, err := g.commit(ctx, ops...); err != nil {
 			return fmt.Errorf("end the rest of numbers: %w", err)
 		}
 		left -= len(ops)
@@ -371,9 +374,17 @@ func (g *GC) restAnew(ctx context.Context, k schema.IdentityKey, kv kvstore.KV) 
 	if err != nil {
 		return err
 	}
-	_, err = g.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(kv.Key), "=", kv.ModRevision)).
-		Then(clientv3.OpPut(kv.Key, string(b))).
-		Commit()
+	_, err = g.commit(ctx, clientv3.OpTxn(
+		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(kv.Key), "=", kv.ModRevision)},
+		[]clientv3.Op{clientv3.OpPut(kv.Key, string(b))}, nil))
 	return err
+}
+
+// commit sends a transaction behind the fence.
+func (g *GC) commit(ctx context.Context, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	resp, err := g.client.Txn(ctx).If(g.cfg.Fence...).Then(ops...).Commit()
+	if err == nil && !resp.Succeeded {
+		err = kvstore.ErrFenced
+	}
+	return resp, err
 }

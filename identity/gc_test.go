@@ -5,6 +5,7 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
@@ -211,5 +213,29 @@ func TestGC_RunEndsWithItsContext(t *testing.T) {
 	cancel()
 	if err := work.Wait(); err != context.Canceled {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestGC_FencedRemovesNothing(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	c := s.Client()
+	s.Put(c, schema.IdentityIDsPrefix+"200001", "k8s:unused;")
+	s.Put(c, schema.IdentityIDsPrefix+"200002", "k8s:unused-too;")
+	g := newGC(t, c, GCConfig{Rest: 1, Fence: []clientv3.Cmp{clientv3.Compare(clientv3.Version("term"), "=", 1)}})
+	s.Put(c, "term", "ours")
+	round(t, g)
+	s.Put(c, "term", "somebody else's")
+	if err := g.Round(timeout(t)); !errors.Is(err, kvstore.ErrFenced) {
+		t.Errorf("a round without the right to write: %v, want %v", err, kvstore.ErrFenced)
+	}
+	if d := cmp.Diff([]string{"200001", "200002"}, tails(t, c, schema.IdentityIDsPrefix)); d != "" {
+		t.Errorf("numbers (-want +got):\n%s", d)
+	}
+	s.Delete(c, "term")
+	s.Put(c, "term", "ours again")
+	round(t, g)
+	round(t, g)
+	if got := tails(t, c, schema.IdentityIDsPrefix); len(got) != 0 {
+		t.Errorf("%v left", got)
 	}
 }

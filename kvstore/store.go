@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/weft-net/weft/kvstore/schema"
 	"github.com/weft-net/weft/state"
 )
@@ -33,6 +35,10 @@ type StoreConfig[K comparable, V any] struct {
 	// Guard is set for rows of the cluster, whose writer is not the only one that ever wrote them:
 	// rows of an earlier life stay while it holds. A node's rows need none.
 	Guard *Guard
+	// Fence is compared in every transaction, which does nothing if it does not hold: the outcome of
+	// its rows is ErrFenced, and they are tried again. It is for writers of which one at a time may
+	// write. Nil: none.
+	Fence []clientv3.Cmp
 	// Follow says how prefixes without a Feed are followed. Its Source is not used.
 	Follow WatchConfig
 	// MaxOps is the number of writes in one transaction. Default 100; etcd's own limit is 128.
@@ -44,6 +50,9 @@ type StoreConfig[K comparable, V any] struct {
 
 // ErrOverwritten is the outcome of a row that somebody else wrote over.
 var ErrOverwritten = errors.New("somebody else wrote over the row")
+
+// ErrFenced is the outcome of rows that were not written because the fence did not hold.
+var ErrFenced = errors.New("the right to write has ended")
 
 // StoreStatus is what a store knows about itself.
 type StoreStatus struct {

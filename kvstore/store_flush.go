@@ -51,7 +51,7 @@ func (s *Store[K, V]) flush(ctx context.Context, lease Lease) (next time.Time, m
 	if len(b.ops) == 0 {
 		return next, false
 	}
-	resp, err := s.c.Txn(ctx).Then(b.ops...).Commit()
+	resp, err := s.commit(ctx, b)
 	if err == nil {
 		s.committed(b, resp, lease.ID)
 		s.pause.reset()
@@ -65,7 +65,7 @@ func (s *Store[K, V]) flush(ctx context.Context, lease Lease) (next time.Time, m
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		s.fail(b, err, time.Time{})
 		s.sess.Lost(lease.Generation)
-	case transient(err) || explained(err):
+	case transient(err) || explained(err) || errors.Is(err, ErrFenced):
 		s.pauseUntil = time.Now().Add(s.pause.delay())
 		s.fail(b, err, s.pauseUntil)
 	case len(b.items) > 1:
@@ -78,6 +78,15 @@ func (s *Store[K, V]) flush(ctx context.Context, lease Lease) (next time.Time, m
 		s.delayed(b)
 	}
 	return time.Time{}, true
+}
+
+// commit sends a transaction behind the fence.
+func (s *Store[K, V]) commit(ctx context.Context, b *batch[K, V]) (*clientv3.TxnResponse, error) {
+	resp, err := s.c.Txn(ctx).If(s.cfg.Fence...).Then(b.ops...).Commit()
+	if err == nil && !resp.Succeeded {
+		err = ErrFenced
+	}
+	return resp, err
 }
 
 // explained reports whether an error is one of the endpoint and not of the request.
@@ -95,7 +104,7 @@ func (s *Store[K, V]) single(ctx context.Context, it *item[K, V], lease Lease) {
 	if len(b.ops) == 0 {
 		return
 	}
-	resp, err := s.c.Txn(ctx).Then(b.ops...).Commit()
+	resp, err := s.commit(ctx, b)
 	if err == nil {
 		s.committed(b, resp, lease.ID)
 		return
