@@ -51,6 +51,9 @@ var errOrder = errors.New("the store sent an event of a revision that was delive
 // errGap says that a list is needed; it is no failure.
 var errGap = errors.New("too many changes were missed to replay them")
 
+// errAgain is a list that somebody asked for; nothing is wrong with the connection.
+var errAgain = fmt.Errorf("a list is asked for: %w", errGap)
+
 // follower keeps a sink equal to what stands under a prefix. It is one loop: list at revision R,
 // watch from R+1, and on any error go round again. The stream is its own and not the client
 // library's watcher, which resumes by itself and without a word over a store that was wiped.
@@ -72,6 +75,8 @@ type follower struct {
 	guard *Guard
 	// renew returns a channel that is closed when the prefix has to be listed once more. Nil: never.
 	renew func() <-chan struct{}
+	// again holds a token when somebody asks for another list.
+	again chan struct{}
 
 	// Owned by run.
 	relist     <-chan struct{}
@@ -125,7 +130,7 @@ func (f *follower) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if errors.Is(err, errGap) && !listed {
+		if errors.Is(err, errGap) && !listed || errors.Is(err, errAgain) {
 			continue
 		}
 		was := false
@@ -262,6 +267,8 @@ func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
 			return ctx.Err()
 		case <-relist:
 			return fmt.Errorf("watch %s: the lineage of the store has changed: %w", f.cfg.prefix, errGap)
+		case <-f.again:
+			return errAgain
 		case <-ask.C:
 			s.askProgress()
 		case <-silent.C:

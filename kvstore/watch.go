@@ -135,7 +135,7 @@ func NewWatch[K comparable, V any](c *Client, codec schema.Codec[K, V], table *s
 	w := &Watch[K, V]{codec: codec, table: table, source: cfg.Source, log: log, bad: map[string]Rejection{}}
 	// How many bad values there are is up to the other side; the counter has them all.
 	w.mutter = rate.NewLimiter(1, 20)
-	w.follow = &follower{c: c, cfg: cfg.follow(codec.Prefix), sink: w, log: log, guard: cfg.Guard}
+	w.follow = &follower{c: c, cfg: cfg.follow(codec.Prefix), sink: w, log: log, guard: cfg.Guard, again: make(chan struct{}, 1)}
 	table.Expect(cfg.Source)
 	return w
 }
@@ -149,6 +149,15 @@ func (w *Watch[K, V]) Run(ctx context.Context) error {
 		defer w.leave()
 	}
 	return w.follow.run(ctx)
+}
+
+// ListAgain asks for another list once the store is followed: values that the codec refused may pass
+// now. One that is asked for before the last has begun is the same one.
+func (w *Watch[K, V]) ListAgain() {
+	select {
+	case w.follow.again <- struct{}{}:
+	default:
+	}
 }
 
 // Status returns what the watch knows about itself.

@@ -119,6 +119,7 @@ func RunGuardedWatch(t *testing.T, start func(testing.TB) *Server) {
 		{"silent-server", watchSilent},
 		{"bad-values", watchBadValues},
 		{"bad-values-in-list", watchBadList},
+		{"asked-for-a-list", watchAsked},
 	})
 }
 
@@ -141,6 +142,7 @@ func RunWatch(t *testing.T, start func(testing.TB) *Server) {
 		{"silent-server", watchSilent},
 		{"bad-values", watchBadValues},
 		{"bad-values-in-list", watchBadList},
+		{"asked-for-a-list", watchAsked},
 		{"two-spellings", watchSpelling},
 		{"huge-values", watchHuge},
 		{"random-faults", watchRandom},

@@ -65,6 +65,21 @@ func watchBadList(t *testing.T, start func(testing.TB) *Server) {
 	}
 }
 
+// watchAsked: a list that is asked for judges refused values again, and is no failure.
+func watchAsked(t *testing.T, start func(testing.TB) *Server) {
+	f := newFixture(t, start, func(f *fixture) { f.Put(f.direct, Prefix+"a", "1") })
+	f.Put(f.direct, Prefix+"b", "bad")
+	f.Put(f.direct, Prefix+"c", "1")
+	WantRows(t, f.table, map[string]string{"a": "1", "c": "1"})
+	f.watch.ListAgain()
+	f.wantHow(t, 2, 0, kvstore.ContinuityProven)
+	f.wantSynced(t)
+	WantRows(t, f.table, map[string]string{"a": "1", "c": "1"})
+	if st := f.watch.Status(); st.Rejected != 2 || len(st.Rejections) != 1 || st.LastError != nil {
+		t.Fatalf("got %d rejected, %v, error %v; want one key refused twice and no error", st.Rejected, st.Rejections, st.LastError)
+	}
+}
+
 func watchSpelling(t *testing.T, start func(testing.TB) *Server) {
 	f := newFixture(t, start, func(f *fixture) { f.Put(f.direct, Prefix+"a", "1") })
 	f.Put(f.direct, Prefix+"A", "2")
