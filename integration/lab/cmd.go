@@ -60,6 +60,8 @@ func (c *command) shape(cmd *cobra.Command) {
 	f.StringVar((*string)(&o.Mode), "mode", string(o.Mode), "path between nodes: vxlan or native")
 	f.StringVar((*string)(&o.Family), "family", string(o.Family), "addresses of pods: 4, 6 or dual")
 	f.DurationVar(&o.LeaseTTL, "lease-ttl", o.LeaseTTL, "how long a node's rows outlive its agent (default: the agent's)")
+	f.IntVar(&o.EtcdMembers, "etcd-members", o.EtcdMembers, "members of each cluster's store")
+	f.Int64Var(&o.EtcdQuota, "etcd-quota", o.EtcdQuota, "how large a store may get, bytes (default: etcd's)")
 	f.IntVar(&o.WANMTU, "wan-mtu", o.WANMTU, "largest packet between clusters, bytes")
 	for name, values := range map[string][]string{"mode": {string(VXLAN), string(Native)}, "family": {"4", "6", "dual"}} {
 		// The flag was defined above; the only error is that it was not.
@@ -218,7 +220,7 @@ func (c *command) link(use, short string, do func(*Lab, string) error) *cobra.Co
 func (c *command) kill() *cobra.Command {
 	name := "KILL"
 	cmd := &cobra.Command{
-		Use: "kill PROCESS...", Short: "Kill processes: etcd/CLUSTER, operator/CLUSTER, agent/NODE, pod/POD",
+		Use: "kill PROCESS...", Short: "Kill processes: etcd/CLUSTER[/MEMBER], operator/CLUSTER, agent/NODE, pod/POD",
 		Args: atLeast("PROCESS"), ValidArgsFunction: c.complete(processNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sig := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
@@ -273,7 +275,10 @@ func (l *Lab) linkNames() (names []string) {
 
 func processNames(l *Lab) (names []string) {
 	for _, c := range l.Clusters {
-		names = append(names, "etcd/"+c.Name, "operator/"+c.Name)
+		for i := range c.members() {
+			names = append(names, memberProcess(&c, i))
+		}
+		names = append(names, "operator/"+c.Name)
 		for _, n := range c.Nodes {
 			names = append(names, "agent/"+n.Name)
 		}

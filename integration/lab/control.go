@@ -95,6 +95,8 @@ func (l *Lab) setLink(name string, up bool) error {
 //
 //	etcd/<cluster>, operator/<cluster>, agent/<node>, pod/<pod>
 //
+// etcd/<cluster>/2 is the second member of a store that has several.
+//
 // A pod's endpoint is taken out as well, as a container runtime does when a container dies, unless
 // the signal is not one that ends it. A stopped process (SIGSTOP) goes on with SIGCONT.
 func Kill(ctx context.Context, dir, name string, sig syscall.Signal) error {
@@ -140,11 +142,14 @@ func (l *Lab) startAgain(ctx context.Context, name string) error {
 	kind, what, _ := strings.Cut(name, "/")
 	switch kind {
 	case "etcd":
-		c, err := l.cluster(what)
+		c, member, err := l.member(what)
 		if err != nil {
 			return err
 		}
-		return l.startEtcd(ctx, c)
+		if err := l.runMember(c, member); err != nil || !c.quorum() {
+			return err // it serves once enough of the others run
+		}
+		return l.waitMember(ctx, c, member)
 	case "operator":
 		c, err := l.cluster(what)
 		if err != nil {
@@ -164,13 +169,16 @@ func (l *Lab) startAgain(ctx context.Context, name string) error {
 func (l *Lab) process(name string) (p *Process, n *Node, pod *Pod, err error) {
 	kind, what, _ := strings.Cut(name, "/")
 	switch kind {
-	case "etcd", "operator":
-		c, err := l.cluster(what)
+	case "etcd":
+		c, member, err := l.member(what)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		if kind == "etcd" {
-			return &c.Etcd, nil, nil, nil
+		return c.members()[member], nil, nil, nil
+	case "operator":
+		c, err := l.cluster(what)
+		if err != nil {
+			return nil, nil, nil, err
 		}
 		return &c.Operator, nil, nil, nil
 	case "agent":
@@ -186,7 +194,7 @@ func (l *Lab) process(name string) (p *Process, n *Node, pod *Pod, err error) {
 		}
 		return &pod.Workload, n, pod, nil
 	}
-	return nil, nil, nil, fmt.Errorf("process %q: want etcd/CLUSTER, operator/CLUSTER, agent/NODE or pod/POD", name)
+	return nil, nil, nil, fmt.Errorf("process %q: want etcd/CLUSTER[/MEMBER], operator/CLUSTER, agent/NODE or pod/POD", name)
 }
 
 // Exec replaces this process by a program in the namespace of a node, pod or cluster's store. It

@@ -47,11 +47,11 @@ func (l *Lab) writeCluster(c *Cluster) error {
 			return err
 		}
 	}
-	if err := writeEtcdClient(c.EtcdConfig, c.Endpoint, c.CA, c.AdminCert, c.AdminKey); err != nil {
+	if err := writeEtcdClient(c.EtcdConfig, c.endpoints(), c.CA, c.AdminCert, c.AdminKey); err != nil {
 		return err
 	}
 	etcd := filepath.Join(dir, "operator-etcd.yaml")
-	if err := writeEtcdClient(etcd, c.Endpoint, c.CA, filepath.Join(dir, "operator.crt"), filepath.Join(dir, "operator.key")); err != nil {
+	if err := writeEtcdClient(etcd, c.endpoints(), c.CA, filepath.Join(dir, "operator.crt"), filepath.Join(dir, "operator.key")); err != nil {
 		return err
 	}
 	if err := writeYAML(operatorConfig(c), map[string]any{
@@ -88,7 +88,7 @@ func (s Service) definition(app string, annotations map[string]string) map[strin
 // file for each remote cluster.
 func (l *Lab) writeNode(c Cluster, n Node) error {
 	etcd := filepath.Join(n.Dir, "etcd.yaml")
-	if err := writeEtcdClient(etcd, c.Endpoint, c.CA, filepath.Join(n.Dir, "etcd.crt"), filepath.Join(n.Dir, "etcd.key")); err != nil {
+	if err := writeEtcdClient(etcd, c.endpoints(), c.CA, filepath.Join(n.Dir, "etcd.crt"), filepath.Join(n.Dir, "etcd.key")); err != nil {
 		return err
 	}
 	mesh := filepath.Join(n.Dir, "clustermesh")
@@ -99,7 +99,7 @@ func (l *Lab) writeNode(c Cluster, n Node) error {
 		if r.ID == c.ID {
 			continue
 		}
-		if err := writeEtcdClient(filepath.Join(mesh, r.Name), r.Endpoint, r.CA, r.RemoteCert, r.RemoteKey); err != nil {
+		if err := writeEtcdClient(filepath.Join(mesh, r.Name), r.endpoints(), r.CA, r.RemoteCert, r.RemoteKey); err != nil {
 			return err
 		}
 	}
@@ -120,9 +120,9 @@ func (l *Lab) writeNode(c Cluster, n Node) error {
 }
 
 // writeEtcdClient writes an etcd client file in the format that all readers of such files share.
-func writeEtcdClient(file, endpoint, ca, cert, key string) error {
+func writeEtcdClient(file string, endpoints []string, ca, cert, key string) error {
 	return writeYAML(file, map[string]any{
-		"endpoints": []string{endpoint}, "trusted-ca-file": ca, "cert-file": cert, "key-file": key,
+		"endpoints": endpoints, "trusted-ca-file": ca, "cert-file": cert, "key-file": key,
 	})
 }
 

@@ -59,12 +59,15 @@ type Options struct {
 	Family   Family
 	WANMTU   int           // largest packet between clusters, bytes
 	LeaseTTL time.Duration // how long a node's rows outlive its agent; 0: the agent's default
-	Weft     string        // the weft binary that the lab's processes run
+	// EtcdMembers is how many members each store has; 0 is one. EtcdQuota is how large each may get, bytes; 0: etcd's default.
+	EtcdMembers int
+	EtcdQuota   int64
+	Weft        string // the weft binary that the lab's processes run
 }
 
 // DefaultOptions are two clusters of two nodes with two pods each, over VXLAN, with IPv4.
 func DefaultOptions() Options {
-	return Options{Name: "lab", Clusters: 2, Nodes: 2, Pods: 2, Mode: VXLAN, Family: Only4, WANMTU: 1400}
+	return Options{Name: "lab", Clusters: 2, Nodes: 2, Pods: 2, Mode: VXLAN, Family: Only4, WANMTU: 1400, EtcdMembers: 1}
 }
 
 // A name ends up in namespace names and in interface names of the switch.
@@ -84,6 +87,10 @@ func (o Options) Validate() error {
 	within("clusters", o.Clusters, maxClusters)
 	within("nodes", o.Nodes, maxNodes)
 	within("pods", o.Pods, maxPods)
+	within("etcd-members", max(o.EtcdMembers, 1), maxMembers)
+	if o.EtcdQuota < 0 {
+		errs = append(errs, fmt.Errorf("etcd-quota %d: want 0 or more bytes", o.EtcdQuota))
+	}
 	if o.Mode != VXLAN && o.Mode != Native {
 		errs = append(errs, fmt.Errorf("mode %q: want vxlan or native", o.Mode))
 	}

@@ -19,16 +19,17 @@ var clusterNames = [maxClusters]string{"east", "west", "north", "south", "fifth"
 // Lab is everything about a lab that stands, and what `weft lab status -o json` prints. Scripts
 // read it: fields are added, never renamed.
 type Lab struct {
-	Name     string    `json:"name"`
-	Dir      string    `json:"dir"`
-	Mode     Mode      `json:"mode"`
-	Family   Family    `json:"family"`
-	WANMTU   int       `json:"wanMTU"`
-	LeaseTTL string    `json:"leaseTTL,omitempty"` // of the agents; empty: their default
-	WAN      string    `json:"wan"`                // namespace of the router between the clusters
-	BPFFS    string    `json:"bpffs"`              // mount of the lab's own bpf file system
-	Weft     string    `json:"weft"`               // binary that the processes run
-	Clusters []Cluster `json:"clusters"`
+	Name      string    `json:"name"`
+	Dir       string    `json:"dir"`
+	Mode      Mode      `json:"mode"`
+	Family    Family    `json:"family"`
+	WANMTU    int       `json:"wanMTU"`
+	LeaseTTL  string    `json:"leaseTTL,omitempty"`  // of the agents; empty: their default
+	EtcdQuota int64     `json:"etcdQuota,omitempty"` // bytes of each store; 0: etcd's default
+	WAN       string    `json:"wan"`                 // namespace of the router between the clusters
+	BPFFS     string    `json:"bpffs"`               // mount of the lab's own bpf file system
+	Weft      string    `json:"weft"`                // binary that the processes run
+	Clusters  []Cluster `json:"clusters"`
 }
 
 // Cluster is one cluster of a lab.
@@ -37,6 +38,7 @@ type Cluster struct {
 	ID           uint32         `json:"id"`
 	Switch       string         `json:"switch"` // namespace with the bridges of the data and control networks
 	Etcd         Process        `json:"etcd"`
+	MoreEtcd     []Process      `json:"moreEtcd,omitempty"` // its other members
 	Operator     Process        `json:"operator"`
 	Endpoint     string         `json:"endpoint"`            // URL of the etcd
 	EtcdToken    string         `json:"etcdToken,omitempty"` // what its cluster id is made of; empty: the default
@@ -102,6 +104,7 @@ func plan(o Options) *Lab {
 		Name: o.Name, Dir: o.Dir, Mode: o.Mode, Family: o.Family, WANMTU: o.WANMTU, Weft: o.Weft,
 		WAN: prefix(o.Name) + "wan", BPFFS: filepath.Join(o.Dir, "bpf"),
 	}
+	l.EtcdQuota = o.EtcdQuota
 	if o.LeaseTTL > 0 {
 		l.LeaseTTL = o.LeaseTTL.String()
 	}
@@ -126,6 +129,9 @@ func planCluster(o Options, c int) Cluster {
 		EtcdConfig: filepath.Join(dir, "etcd.yaml"), ServiceCIDRs: a.services(),
 		Service: Service{Namespace: "default", Name: "web", Addresses: a.vips(10), File: filepath.Join(dir, "web.yaml")},
 		Self:    Service{Namespace: "default", Name: "self", Addresses: a.vips(11), File: filepath.Join(dir, "self.yaml")},
+	}
+	for i := 1; i < o.EtcdMembers; i++ {
+		cl.MoreEtcd = append(cl.MoreEtcd, Process{Netns: cl.Etcd.Netns, Log: memberFile(&cl, i, ".log")})
 	}
 	for n := 1; n <= o.Nodes; n++ {
 		node := Node{

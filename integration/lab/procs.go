@@ -52,6 +52,10 @@ func etcdCommand() *cobra.Command {
 	f.StringVar(&cfg.CertFile, "cert", "", "certificate of the server")
 	f.StringVar(&cfg.KeyFile, "key", "", "key of the server")
 	f.StringVar(&cfg.Token, "token", "", "what its cluster id is made of")
+	f.StringVar(&cfg.Name, "member", "", "name of the member")
+	f.StringVar(&cfg.PeerURL, "peer-url", "", "where the other members connect")
+	f.StringToStringVar(&cfg.Cluster, "cluster", nil, "name=url of each member, if they are several")
+	f.Int64Var(&cfg.QuotaBytes, "quota", 0, "how large the store may get, bytes")
 	f.StringVar(&ready, "ready", "", "file to write once it serves")
 	f.BoolVar(&cfg.UnsafeNoFsync, "no-fsync", true, "a lab does not outlive a power failure anyway")
 	return cmd

@@ -54,7 +54,9 @@ func (l *Lab) Status(ctx context.Context) Status {
 	}
 	for i := range l.Clusters {
 		c := &l.Clusters[i]
-		add("etcd/"+c.Name, c.Etcd)
+		for m, p := range c.members() {
+			add(memberProcess(c, m), *p)
+		}
 		add("operator/"+c.Name, c.Operator)
 		for k := range c.Nodes {
 			n := &c.Nodes[k]
@@ -116,7 +118,9 @@ func (s Status) print(w io.Writer, format string) error {
 	}
 	for _, c := range s.Clusters {
 		fmt.Fprintf(w, "\n%s (id %d)\n", c.Name, c.ID)
-		line("  ", "etcd/"+c.Name, c.Endpoint)
+		for m := range c.members() {
+			line("  ", memberProcess(&c, m), memberURL(&c, m))
+		}
 		line("  ", "operator/"+c.Name, "")
 		for _, n := range c.Nodes {
 			line("  ", "agent/"+n.Name, words(n.Addresses)+"  pods "+words(n.PodCIDRs)+"  "+n.Socket)

@@ -9,16 +9,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/weft-net/weft/kvstore/backup"
 )
 
-func storeDir(c *Cluster) string { return filepath.Join(filepath.Dir(c.CA), "etcd") }
-
-// savedDir is the copy that SaveStore makes.
-func savedDir(c *Cluster) string { return filepath.Join(filepath.Dir(c.CA), "etcd.saved") }
+// savedDir is the copy of a member's data that SaveStore makes.
+func savedDir(c *Cluster, member int) string { return storeDir(c, member) + ".saved" }
 
 // WipeStore makes a cluster's store lose everything, as a lost disk does: it is killed, its data is
 // removed, and it starts empty: no users, no roles, every client may do everything. It has the same
@@ -28,7 +27,12 @@ func WipeStore(ctx context.Context, dir, cluster string, newID bool) error {
 		if newID {
 			c.EtcdToken = "weft-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 		}
-		return os.RemoveAll(storeDir(c))
+		for i := range c.members() {
+			if err := os.RemoveAll(storeDir(c, i)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -36,10 +40,12 @@ func WipeStore(ctx context.Context, dir, cluster string, newID bool) error {
 // is killed for it and starts again.
 func SaveStore(ctx context.Context, dir, cluster string) error {
 	return changeStore(ctx, dir, cluster, func(c *Cluster) error {
-		if err := os.RemoveAll(savedDir(c)); err != nil {
-			return err
+		for i := range c.members() {
+			if err := replaceDir(savedDir(c, i), storeDir(c, i)); err != nil {
+				return err
+			}
 		}
-		return os.CopyFS(savedDir(c), os.DirFS(storeDir(c)))
+		return nil
 	})
 }
 
@@ -47,14 +53,41 @@ func SaveStore(ctx context.Context, dir, cluster string) error {
 // written since nothing.
 func RollBackStore(ctx context.Context, dir, cluster string) error {
 	return changeStore(ctx, dir, cluster, func(c *Cluster) error {
-		if _, err := os.Stat(savedDir(c)); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(savedDir(c, 0)); errors.Is(err, fs.ErrNotExist) {
 			return errors.New("nothing was saved; save it first with 'weft lab store save " + cluster + "'")
 		}
-		if err := os.RemoveAll(storeDir(c)); err != nil {
+		for i := range c.members() {
+			if err := replaceDir(storeDir(c, i), savedDir(c, i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// RestoreStore makes the data of a cluster's store from a file of 'weft store backup', as
+// 'weft store restore' does: another cluster id, revisions that nobody has seen, a new epoch.
+func RestoreStore(ctx context.Context, dir, cluster, file string) error {
+	return changeStore(ctx, dir, cluster, func(c *Cluster) error {
+		if len(c.members()) > 1 {
+			return errors.New("a store of several members is not restored here")
+		}
+		if err := os.RemoveAll(storeDir(c, 0)); err != nil {
 			return err
 		}
-		return os.CopyFS(storeDir(c), os.DirFS(savedDir(c)))
+		_, err := backup.Restore(backup.RestoreConfig{
+			File: file, Dir: storeDir(c, 0), Name: memberName(c, 0), PeerURL: "http://127.0.0.1:0",
+		})
+		return err
 	})
+}
+
+// replaceDir makes one directory a copy of another.
+func replaceDir(to, from string) error {
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	return os.CopyFS(to, os.DirFS(from))
 }
 
 // changeStore does something to the data of a cluster's store while it does not run.
@@ -66,8 +99,10 @@ func changeStore(ctx context.Context, dir, cluster string, change func(*Cluster)
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not within %v", startTimeout))
 		defer cancel()
-		if err := c.Etcd.end(ctx, syscall.SIGKILL); err != nil {
-			return fmt.Errorf("store of %s: %w", cluster, err)
+		for _, p := range c.members() {
+			if err := p.end(ctx, syscall.SIGKILL); err != nil {
+				return fmt.Errorf("store of %s: %w", cluster, err)
+			}
 		}
 		// Whatever happened to the data, the store shall not stay away.
 		return errors.Join(change(c), l.startEtcd(ctx, c))

@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -118,41 +116,6 @@ func (l *Lab) writeFiles() error {
 	}
 	return nil
 }
-
-func (l *Lab) startStores(ctx context.Context) error {
-	return each(ctx, len(l.Clusters), func(ctx context.Context, i int) error {
-		c := &l.Clusters[i]
-		if err := l.startEtcd(ctx, c); err != nil {
-			return err
-		}
-		var nodes []string
-		for _, n := range c.Nodes {
-			nodes = append(nodes, n.Name)
-		}
-		_, err := l.run(ctx, c.Operator.Netns, "store", "init", "--etcd", c.EtcdConfig, "--cluster", c.Name,
-			"--nodes", strings.Join(nodes, ","))
-		return err
-	})
-}
-
-// startEtcd starts a cluster's etcd and waits until it serves. The same call brings it back after
-// a kill.
-func (l *Lab) startEtcd(ctx context.Context, c *Cluster) error {
-	dir := filepath.Dir(c.CA)
-	err := l.start(&c.Etcd, "lab", "etcd", "--dir", storeDir(c), "--token", c.EtcdToken, "--url", c.Endpoint,
-		"--ca", c.CA, "--cert", filepath.Join(dir, "etcd.crt"), "--key", filepath.Join(dir, "etcd.key"),
-		"--ready", readyFile(c))
-	if err != nil {
-		return err
-	}
-	return l.waitReady(ctx, &c.Etcd, func() bool {
-		_, err := os.Stat(readyFile(c))
-		return err == nil
-	})
-}
-
-// readyFile is written by the etcd process when it serves and removed by it at its start.
-func readyFile(c *Cluster) string { return filepath.Join(filepath.Dir(c.CA), "etcd.ready") }
 
 // waitReady waits until a started process is ready, and says so if it ended instead.
 func (l *Lab) waitReady(ctx context.Context, p *Process, ready func() bool) error {
