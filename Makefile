@@ -6,6 +6,8 @@ GOFLAGS ?=
 BUILD   := build
 # Rows of the benchmark table to run, for instance ROWS=D1,D3. Empty runs all.
 ROWS    ?=
+# Revisions that a node misses in row C5, for instance MISSED=250000.
+MISSED  ?= 36000
 # How long one fuzz target runs.
 FUZZTIME ?= 30s
 # The race detector needs a C compiler; without one the tests run as they are, and say so.
@@ -32,7 +34,7 @@ test: ## every test, under the race detector (root; without it privileged tests 
 	$(GO) test $(RACE) -timeout 11m ./...
 
 bench: build ## the benchmark table; ROWS=D1,D3 runs some (root)
-	$(GO) run ./integration/bench -rows '$(ROWS)'
+	$(GO) run ./integration/bench -rows '$(ROWS)' -missed $(MISSED)
 
 soak: ## the long runs: churn, restarts and random faults, an hour each (root)
 	WEFT_SOAK=1h $(GO) test $(RACE) -timeout 150m -run Soak -v ./operator ./integration/...
