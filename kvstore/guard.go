@@ -4,23 +4,28 @@
 package kvstore
 
 import (
-	"context"
+	"errors"
+	"fmt"
 	"log/slog"
-	"math"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 )
 
 // GuardConfig says how a store is guarded. The zero value is usable.
 type GuardConfig struct {
-	// Cluster is whose store it is, for status.
+	// Cluster is whose store it is.
 	Cluster string
-	// File keeps the lineage over restarts of the process. "": memory only.
+	// File keeps the lineage over restarts of the process, and beside it, with ".held" added to the
+	// name, the keys of what is held. The directory is made. "": memory only.
 	File string
-	// Owners says that the store has owners' rows, an epoch and decisions: it is weft's. Without,
-	// only limits end a hold.
+	// Owners says that the store may have owners' rows, an epoch and decisions, as weft's have.
+	// Where none was ever seen, as in the store of a Cilium cluster, only limits end a hold.
 	Owners bool
+	// ReadOnly says that the store is somebody else's: Adopt decides for this process alone, and
+	// Reseed is refused.
+	ReadOnly bool
 	// Limit is how long absent rows of a silent owner are held. Default 20 min. Brief is the same
 	// for rows deleted by hand across owners. Default 30 s. Both count only while the store is
 	// connected and its heartbeat moves.
@@ -47,8 +52,8 @@ func (c GuardConfig) withDefaults() GuardConfig {
 // generationOnDisk is that of the lineage on disk: of rows that were known before this process.
 const generationOnDisk = 1
 
-// generationNone is that of no lineage that is or will be.
-const generationNone = math.MaxUint64
+// ErrReadOnly means that a store is somebody else's, who alone writes to it.
+var ErrReadOnly = errors.New("the store is another cluster's, which alone writes to it")
 
 // Guard decides what the absence of rows from one store means: an observed deletion is a fact, an
 // absence is only evidence. All watches of one client share it. It knows the lineage of the store
@@ -56,7 +61,6 @@ const generationNone = math.MaxUint64
 // is not proven to be the one that had it, and lets go per owner, as each says that all its rows are
 // there again.
 type Guard struct {
-	c   *Client
 	cfg GuardConfig
 	log *slog.Logger
 
@@ -65,6 +69,7 @@ type Guard struct {
 	wake    chan struct{} // tells Run to look at held rows
 
 	mu         sync.Mutex
+	c          *Client
 	loaded     bool
 	fileError  error
 	dirty      bool // the lineage differs from the file
@@ -76,12 +81,15 @@ type Guard struct {
 	renewed    chan struct{} // closed and replaced with each generation
 
 	followers map[*follower]uint64 // generation of each one's rows
-	left      map[string]uint64    // the same of those that ended, by prefix
+	left      map[string]uint64    // the same of rows that no follower has now, by resource
 	broke     bool                 // and not yet all rows were judged: the file keeps what was before
 	members   map[member]struct{}
+	enrolled  map[string]bool                  // resources that were ever watched
+	carried   map[string]map[string]carriedRow // held rows that no watch has now, by resource and key
 	nodes     map[netip.Addr]string
 	words     map[string]ownerWord
 	known     map[string]bool
+	weft      bool // an epoch or an owners' row was seen: owners speak
 	holding   bool
 	since     time.Time
 	reason    string
@@ -90,251 +98,87 @@ type Guard struct {
 	clock     time.Duration // runs while the store lives
 	ticked    time.Time
 	beat      time.Time
+	beatMod   int64 // of the heartbeat that was seen last
 	beating   *follower
-}
 
-// member is a watch as its guard sees it.
-type member interface {
-	mark(holding bool)
-	groups(into map[heldGroup]int, kinds map[string]int)
-	heldRows(limit int) []HeldRow
-	end(gone func(heldGroup) bool) int
-	values() ([]KV, error)
-	prefix() string
+	// Owned by Run.
+	savedHeld map[heldGroup]int // what the file of held keys says
 }
 
 // NewGuard returns a guard of the store behind c. It guards watches that are given it in their
-// WatchConfig; Run must run for holds to end.
+// WatchConfig; Run must run for holds to end. c may be nil where Use names a client later.
 func NewGuard(c *Client, cfg GuardConfig, log *slog.Logger) *Guard {
-	return &Guard{
+	g := &Guard{
 		c: c, cfg: cfg.withDefaults(), log: log,
 		turn: make(chan struct{}, 1), marking: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		renewed: make(chan struct{}), changed: make(chan struct{}),
-		followers: map[*follower]uint64{}, left: map[string]uint64{}, members: map[member]struct{}{},
-		nodes: map[netip.Addr]string{}, words: map[string]ownerWord{}, known: map[string]bool{},
+		followers: map[*follower]uint64{}, members: map[member]struct{}{},
 	}
+	g.emptyLocked()
+	return g
 }
 
-// judge says of what lineage the store is that a follower has just listed, and under which
-// generation its rows are. next is what the list showed, broken that the follower found another store
-// since its last list.
-func (g *Guard) judge(ctx context.Context, f *follower, next lineage, broken bool) (Continuity, uint64, error) {
-	select {
-	case g.turn <- struct{}{}:
-	case <-ctx.Done():
-		return "", 0, ctx.Err()
-	}
-	defer func() { <-g.turn }()
+// emptyLocked makes the guard one that has seen nothing.
+func (g *Guard) emptyLocked() {
+	g.lineage, g.generation, g.epochs, g.continuity, g.weft = lineage{}, 0, 0, "", false
+	g.broke, g.dirty, g.reason, g.rest, g.clock, g.since = false, false, "", time.Time{}, 0, time.Time{}
+	g.left, g.enrolled, g.carried = map[string]uint64{}, map[string]bool{}, map[string]map[string]carriedRow{}
+	g.nodes, g.words, g.known = map[netip.Addr]string{}, map[string]ownerWord{}, map[string]bool{}
+}
 
+// Use says by which client the store is reached from now on. It is called between the runs of Run,
+// while no watch of the guard runs; what is known and held stays.
+func (g *Guard) Use(c *Client) {
 	g.mu.Lock()
-	g.loadLocked()
-	known, generation := g.lineage, g.generation
-	mine := g.followers[f]
-	g.mu.Unlock()
+	defer g.mu.Unlock()
+	g.c, g.beating = c, nil
+}
 
-	found := ContinuityFirst
-	switch {
-	case generation == 0:
-	case broken && mine == generation, next.clusterID != known.clusterID:
-		found = ContinuityBroken
-	case known.witness.key == "" && (known.epoch == "" || known.epoch == next.epoch):
-		// Nothing was ever seen that could be missed; the revision is looked at all the same.
-		found = ContinuityProven
-		if next.revision < known.revision && mine == 0 {
-			found = ContinuityBroken
-		}
-	default:
-		var err error
-		if found, err = known.prove(ctx, g.c, known.witness.at); err != nil {
-			return "", 0, err
-		}
-	}
-
+// Forget makes the guard one that has never seen the store, on disk too: its rows are gone on
+// purpose. It is called while neither Run nor a watch of the guard runs.
+func (g *Guard) Forget() error {
 	g.mu.Lock()
-	g.checked = time.Now()
-	switch {
-	case found == ContinuityFirst:
-		g.lineage, g.generation, g.dirty = next, generationOnDisk+1, true
-		g.continuity = ContinuityFirst
-	case found == ContinuityProven:
-		g.extendLocked(next)
-		if g.continuity == "" {
-			g.continuity = ContinuityProven
-		}
-	default:
-		g.breakLocked(found, next, "the store is not proven to be the one that was known: "+string(found))
-	}
-	result := found
-	switch {
-	case mine != 0 && mine != g.generation && (found == ContinuityProven || found == ContinuityFirst):
-		// Its rows are of a lineage that somebody else found ended, or that nobody knows.
-		result = ContinuityUnproven
-		if g.continuity == ContinuityBroken {
-			result = ContinuityBroken
-		}
-	case mine == 0 && result == ContinuityProven:
-		result = ContinuityFirst
-	}
-	if g.continuity != found && mine == g.generation {
-		g.continuity = found
-	}
-	generation = g.generation
+	g.emptyLocked()
+	g.loaded = true
+	g.savedHeld = nil
 	g.mu.Unlock()
 	g.refresh()
-	return result, generation, nil
-}
-
-// settled says that what a follower listed has been taken over: it waits for nothing any more.
-func (g *Guard) settled(f *follower, generation uint64) {
-	g.mu.Lock()
-	g.followers[f] = generation
-	delete(g.left, f.cfg.prefix)
-	g.mu.Unlock()
-	g.refresh()
-}
-
-// breakLocked begins a new lineage: every follower lists once more.
-func (g *Guard) breakLocked(how Continuity, next lineage, reason string) {
-	g.log.Warn("lineage of the store ended, absent rows are held", "cluster", g.cfg.Cluster, "reason", reason)
-	if g.generation == generationOnDisk && how == ContinuityBroken {
-		g.rest = time.Now().Add(g.cfg.Brief) // nobody can say yet what is missing
+	if g.cfg.File == "" {
+		return nil
 	}
-	g.lineage, g.continuity, g.reason, g.dirty, g.broke = next, how, reason, true, true
-	g.generation++
-	g.words = map[string]ownerWord{}
-	close(g.renewed)
-	g.renewed = make(chan struct{})
+	for _, path := range []string{g.cfg.File, heldPath(g.cfg.File)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("forget the lineage of %s: %w", g.cfg.Cluster, err)
+		}
+	}
+	return nil
 }
 
-// extendLocked takes over what a list of the same lineage showed.
-func (g *Guard) extendLocked(next lineage) {
-	g.lineage.revision = max(g.lineage.revision, next.revision)
-	if g.lineage.epoch == "" {
-		g.lineage.epoch = next.epoch
-	}
-	if next.witness.mod > g.lineage.witness.mod {
-		g.lineage.witness = next.witness
-	}
-	g.dirty = true
-}
-
-// saw takes over what a follower was told about its prefix, up to a revision.
-func (g *Guard) saw(prefix string, generation uint64, evs []event, revision int64) {
+func (g *Guard) client() *Client {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if generation != g.generation {
-		return
-	}
-	w := &g.lineage.witness
-	for _, ev := range evs {
-		w.see(ev)
-	}
-	if len(w.key) >= len(prefix) && w.key[:len(prefix)] == prefix {
-		w.at = max(w.at, revision)
-	}
-	g.lineage.revision = max(g.lineage.revision, revision)
-	g.dirty = true
+	return g.c
 }
 
-// newer returns a channel that is closed once there is a lineage of another generation.
-func (g *Guard) newer(generation uint64) <-chan struct{} {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if generation == g.generation {
-		return g.renewed
-	}
-	closed := make(chan struct{})
-	close(closed)
-	return closed
-}
-
-// join makes a follower known until the returned function is called.
-func (g *Guard) join(f *follower) (leave func()) {
-	g.mu.Lock()
-	g.followers[f] = f.generation
-	g.mu.Unlock()
-	return func() {
-		g.mu.Lock()
-		g.left[f.cfg.prefix] = g.followers[f]
-		delete(g.followers, f)
-		g.mu.Unlock()
-		g.refresh()
-	}
-}
-
-// leftBy returns of which generation the rows are that an earlier watch of a prefix has left.
-func (g *Guard) leftBy(prefix string) uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if generation := g.left[prefix]; generation != 0 {
-		return generation
-	}
-	return generationOnDisk
-}
-
-// forget makes the rows that a watch leaves those of no lineage that is known.
-func (g *Guard) forget(prefix string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.left[prefix] = generationNone
-}
-
-// enroll makes a watch known until the returned function is called.
-func (g *Guard) enroll(m member) (leave func()) {
-	g.mu.Lock()
-	g.members[m] = struct{}{}
-	g.mu.Unlock()
-	return func() {
-		g.mu.Lock()
-		delete(g.members, m)
-		g.mu.Unlock()
-	}
-}
-
-func (g *Guard) membersNow() []member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	out := make([]member, 0, len(g.members))
-	for m := range g.members {
-		out = append(out, m)
-	}
-	return out
-}
-
-func (g *Guard) nodeHas(name string, addr netip.Addr) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.nodes[addr] = name
-}
-
-// nodeAt returns the name of the node with an address, or the address.
-func (g *Guard) nodeAt(addr netip.Addr) string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if name, ok := g.nodes[addr]; ok {
-		return name
-	}
-	return addr.String()
-}
-
-// time is how long the store has been seen alive.
-func (g *Guard) time() time.Duration {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.clock
-}
-
+// loadLocked reads what an earlier process knew, once.
 func (g *Guard) loadLocked() {
 	if g.loaded {
 		return
 	}
 	g.loaded = true
-	l, ok, err := readLineage(g.cfg.File)
+	l, clock, ok, err := readLineage(g.cfg.File)
 	if err != nil {
 		g.fileError = err
 		g.log.Warn("lineage on disk is of no use, the store is taken as it is", "error", err)
 	}
-	if ok {
-		g.lineage, g.generation = l, generationOnDisk
+	if !ok {
+		return
 	}
+	g.lineage, g.generation, g.clock, g.weft = l, generationOnDisk, clock, l.epoch != ""
+	held, err := readHeld(g.cfg.File)
+	if err != nil {
+		g.fileError = err
+		g.log.Warn("held rows on disk are of no use, what is absent from a proven store is taken for deleted", "error", err)
+	}
+	g.carried, g.since, g.reason = held.rows, held.since, held.reason
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -30,11 +31,16 @@ func (g *Guard) Difference(limit int) Difference {
 }
 
 // Adopt decides that what is in the store is the truth now, for everybody who reads the decision;
-// by names who decided. Where this client may not write it, as in a remote's store, it is decided for
-// this process alone, and all is false. It returns what was let go here.
+// by names who decided. Where this client may not write it, and where the store is ReadOnly, it is
+// decided for this process alone, and all is false. It returns what was let go here.
 func (g *Guard) Adopt(ctx context.Context, by string) (done Difference, all bool, err error) {
 	done = g.Difference(100)
-	epoch, _, revision, err := readEpoch(ctx, g.c)
+	if g.cfg.ReadOnly {
+		g.adopt(math.MaxInt64)
+		return done, false, nil
+	}
+	c := g.client()
+	epoch, _, revision, err := readEpoch(ctx, c)
 	if err != nil {
 		return Difference{}, false, fmt.Errorf("adopt: %w", err)
 	}
@@ -43,7 +49,7 @@ func (g *Guard) Adopt(ctx context.Context, by string) (done Difference, all bool
 		Decision: schema.DecisionAdopt, Revision: revision, Epoch: epoch, By: by, At: time.Now(),
 	})
 	if err == nil {
-		revision, err = g.c.Put(ctx, schema.DecisionKey, value, 0)
+		revision, err = c.Put(ctx, schema.DecisionKey, value, 0)
 	}
 	var denied *EndpointError
 	var invalid *schema.InvalidError
@@ -66,6 +72,10 @@ func (g *Guard) Adopt(ctx context.Context, by string) (done Difference, all bool
 // Reseed decides that what is held is the truth: it writes every held row that the store does not
 // have under a lease of the limit, which its owner takes over. It returns how many it wrote.
 func (g *Guard) Reseed(ctx context.Context) (written int, err error) {
+	if g.cfg.ReadOnly {
+		return 0, fmt.Errorf("reseed: %w", ErrReadOnly)
+	}
+	c := g.client()
 	var rows []KV
 	for _, m := range g.membersNow() {
 		kvs, err := m.values()
@@ -78,8 +88,8 @@ func (g *Guard) Reseed(ctx context.Context) (written int, err error) {
 		return 0, nil
 	}
 	var lease *clientv3.LeaseGrantResponse
-	err = g.c.do(ctx, "take a lease", func(ctx context.Context) (err error) {
-		lease, err = g.c.etcd.Grant(ctx, int64(max(time.Second, g.cfg.Limit)/time.Second))
+	err = c.do(ctx, "take a lease", func(ctx context.Context) (err error) {
+		lease, err = c.etcd.Grant(ctx, int64(max(time.Second, g.cfg.Limit)/time.Second))
 		return err
 	})
 	if err != nil {
@@ -94,7 +104,7 @@ func (g *Guard) Reseed(ctx context.Context) (written int, err error) {
 				[]clientv3.Cmp{clientv3.Compare(clientv3.Version(kv.Key), "=", 0)},
 				[]clientv3.Op{clientv3.OpPut(kv.Key, string(kv.Value), clientv3.WithLease(lease.ID))}, nil))
 		}
-		resp, err := g.c.Txn(ctx).Then(ops...).Commit()
+		resp, err := c.Txn(ctx).Then(ops...).Commit()
 		if err != nil {
 			return written, fmt.Errorf("reseed: %w", err)
 		}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // lineageMagic begins the file of a lineage, with the version of its format.
@@ -27,72 +28,95 @@ type fileLineage struct {
 	Hash      uint64 `json:"hash,omitempty"`
 	Deleted   bool   `json:"deleted,omitempty"`
 	At        int64  `json:"at,omitempty"`
+	Clock     int64  `json:"clock,omitempty"` // of the guard, in nanoseconds
 }
 
-// encodeLineage writes a file: one line with the version and the checksum, then JSON.
-func encodeLineage(l lineage) ([]byte, error) {
-	body, err := json.Marshal(fileLineage{
-		l.clusterID, l.epoch, l.revision, l.witness.key, l.witness.mod, l.witness.hash, l.witness.deleted, l.witness.at,
-	})
+// seal puts the version and the checksum before the JSON of a file, in one line.
+func seal(magic string, v any) ([]byte, error) {
+	body, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(body)
-	return append([]byte(lineageMagic+hex.EncodeToString(sum[:])+"\n"), body...), nil
+	return append([]byte(magic+hex.EncodeToString(sum[:])+"\n"), body...), nil
+}
+
+// unseal is the inverse of seal.
+func unseal(magic string, b []byte, v any) error {
+	head, body, _ := bytes.Cut(b, []byte("\n"))
+	sum := sha256.Sum256(body)
+	if want := magic + hex.EncodeToString(sum[:]); string(head) != want {
+		return errors.New("the checksum or the version is another one")
+	}
+	return json.Unmarshal(body, v)
+}
+
+// encodeLineage writes the file of a lineage, with the clock of the guard.
+func encodeLineage(l lineage, clock time.Duration) ([]byte, error) {
+	w := l.witness
+	return seal(lineageMagic, fileLineage{
+		l.clusterID, l.epoch, l.revision, w.key, w.mod, w.hash, w.deleted, w.at, int64(clock),
+	})
 }
 
 // decodeLineage is the inverse of encodeLineage.
-func decodeLineage(b []byte) (lineage, error) {
-	head, body, _ := bytes.Cut(b, []byte("\n"))
-	sum := sha256.Sum256(body)
-	if want := lineageMagic + hex.EncodeToString(sum[:]); string(head) != want {
-		return lineage{}, errors.New("the checksum or the version is another one")
-	}
+func decodeLineage(b []byte) (lineage, time.Duration, error) {
 	var f fileLineage
-	if err := json.Unmarshal(body, &f); err != nil {
-		return lineage{}, err
+	if err := unseal(lineageMagic, b, &f); err != nil {
+		return lineage{}, 0, err
 	}
-	if f.Revision <= 0 || f.Mod < 0 || f.Mod > 0 && f.Key == "" {
-		return lineage{}, errors.New("it names no revision")
+	if f.Revision <= 0 || f.Mod < 0 || f.Mod > 0 && f.Key == "" || f.Clock < 0 {
+		return lineage{}, 0, errors.New("it names no revision, or one that cannot be")
 	}
 	return lineage{
 		clusterID: f.ClusterID, epoch: f.Epoch, revision: f.Revision,
 		witness: witness{key: f.Key, mod: f.Mod, hash: f.Hash, deleted: f.Deleted, at: f.At},
-	}, nil
+	}, time.Duration(f.Clock), nil
 }
 
 // readLineage reads the file. One that is not there is no error: the bool is false then.
-func readLineage(path string) (lineage, bool, error) {
+func readLineage(path string) (lineage, time.Duration, bool, error) {
 	if path == "" {
-		return lineage{}, false, nil
+		return lineage{}, 0, false, nil
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return lineage{}, false, nil
+		return lineage{}, 0, false, nil
 	}
 	if err == nil {
 		var l lineage
-		if l, err = decodeLineage(b); err == nil {
-			return l, true, nil
+		var clock time.Duration
+		if l, clock, err = decodeLineage(b); err == nil {
+			return l, clock, true, nil
 		}
 	}
-	return lineage{}, false, fmt.Errorf("lineage in %s: %w", path, err)
+	return lineage{}, 0, false, fmt.Errorf("lineage in %s: %w", path, err)
 }
 
 // writeLineage replaces the file in one step.
-func writeLineage(path string, l lineage) (err error) {
-	b, err := encodeLineage(l)
+func writeLineage(path string, l lineage, clock time.Duration) error {
+	b, err := encodeLineage(l, clock)
+	if err == nil {
+		err = replaceFile(path, b)
+	}
 	if err != nil {
 		return fmt.Errorf("lineage to %s: %w", path, err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	return nil
+}
+
+// replaceFile writes a file in one step, and makes the directory it is in.
+func replaceFile(path string, b []byte) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.new")
 	if err != nil {
-		return fmt.Errorf("lineage to %s: %w", path, err)
+		return err
 	}
 	defer func() {
 		if err != nil {
 			os.Remove(tmp.Name())
-			err = fmt.Errorf("lineage to %s: %w", path, err)
 		}
 	}()
 	_, err = tmp.Write(b)

@@ -5,7 +5,7 @@ package kvstore
 
 import (
 	"context"
-	"strings"
+	"maps"
 	"sync"
 	"time"
 
@@ -17,19 +17,23 @@ import (
 func (g *Guard) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	follow := func(prefix string, exact bool, each func(event)) *follower {
+	g.mu.Lock()
+	g.loadLocked()
+	c := g.c
+	g.mu.Unlock()
+	follow := func(prefix string, exact bool, each sink) *follower {
 		cfg := g.cfg.Follow.follow(prefix)
 		cfg.exact = exact
-		f := &follower{c: g.c, cfg: cfg, sink: eachSink(each), log: g.log}
+		f := &follower{c: c, cfg: cfg, sink: each, log: g.log}
 		f.renew = g.renewal // what was said of another lineage is forgotten
 		wg.Go(func() { _ = f.run(ctx) })
 		return f
 	}
-	beating := follow(schema.HeartbeatReadPrefix, false, g.heartbeat)
+	beating := follow(schema.HeartbeatReadPrefix, false, eachSink(g.heartbeat))
 	if g.cfg.Owners {
-		follow(schema.EpochKey, true, g.epoch)
-		follow(schema.OwnersPrefix, false, g.ownerSaid)
-		follow(schema.DecisionKey, true, g.decided)
+		follow(schema.EpochKey, true, eachSink(g.epoch))
+		follow(schema.OwnersPrefix, false, &ownersSink{guard: g})
+		follow(schema.DecisionKey, true, eachSink(g.decided))
 	}
 	g.mu.Lock()
 	g.beating = beating
@@ -38,7 +42,7 @@ func (g *Guard) Run(ctx context.Context) error {
 
 	tick := time.NewTicker(min(time.Second, max(g.cfg.Brief/4, 10*time.Millisecond)))
 	defer tick.Stop()
-	saved := time.Now()
+	saved, pause := time.Now(), time.Duration(0)
 	defer g.save()
 	for {
 		select {
@@ -49,31 +53,22 @@ func (g *Guard) Run(ctx context.Context) error {
 		}
 		g.tick(time.Now())
 		g.settle()
-		if time.Since(saved) >= savePeriod {
+		groups := map[heldGroup]int{}
+		g.groups(groups, map[string]int{})
+		if since := time.Since(saved); since >= savePeriod || !maps.Equal(groups, g.savedHeld) && since >= pause {
 			saved = time.Now()
 			g.save()
+			pause = saveCost * time.Since(saved)
 		}
 	}
 }
 
-// savePeriod is how old the lineage on disk may be.
-const savePeriod = 10 * time.Second
-
-// eachSink is told of every row and every change alike.
-type eachSink func(event)
-
-func (s eachSink) page(kvs []KV, _ bool) {
-	for _, kv := range kvs {
-		s(event{KV: kv})
-	}
-}
-func (s eachSink) listed(int64, Continuity) {}
-func (s eachSink) events(_ context.Context, evs []event) {
-	for _, ev := range evs {
-		s(ev)
-	}
-}
-func (s eachSink) confirmed(int64, time.Time) {}
+const (
+	// savePeriod is how old the lineage on disk may be. What is held is there within a tick.
+	savePeriod = 10 * time.Second
+	// saveCost bounds the share of time that writing takes while what is held changes.
+	saveCost = 20
+)
 
 func (g *Guard) heartbeat(ev event) {
 	if ev.Deleted {
@@ -81,7 +76,9 @@ func (g *Guard) heartbeat(ev event) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.beat = time.Now()
+	if ev.ModRevision != g.beatMod { // a list shows again what was seen
+		g.beat, g.beatMod = time.Now(), ev.ModRevision
+	}
 }
 
 func (g *Guard) epoch(ev event) {
@@ -90,6 +87,7 @@ func (g *Guard) epoch(ev event) {
 	}
 	id := epochID(ev.Value)
 	g.mu.Lock()
+	g.weft = true
 	switch {
 	case g.generation == 0 || g.lineage.epoch == id:
 	case g.lineage.epoch == "":
@@ -108,27 +106,6 @@ func (g *Guard) epoch(ev event) {
 	g.nudge()
 }
 
-func (g *Guard) ownerSaid(ev event) {
-	name := strings.TrimPrefix(ev.Key, schema.OwnersPrefix)
-	codec := schema.Owners()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if ev.Deleted {
-		delete(g.words, name)
-		if !g.holding {
-			delete(g.known, name) // a node that is gone is not waited for
-		}
-		return
-	}
-	o, err := codec.Decode(name, ev.Value)
-	if err != nil {
-		return
-	}
-	g.words[name] = ownerWord{o, ev.ModRevision}
-	g.known[name] = true
-	g.nudge()
-}
-
 func (g *Guard) decided(ev event) {
 	d, err := schema.DecodeDecision(ev.Value)
 	if ev.Deleted || err != nil || d.Decision != schema.DecisionAdopt {
@@ -144,9 +121,7 @@ func (g *Guard) decided(ev event) {
 
 // adopt lets go of what was held before a revision.
 func (g *Guard) adopt(revision int64) (ended int) {
-	for _, m := range g.membersNow() {
-		ended += m.end(func(h heldGroup) bool { return h.revision < revision })
-	}
+	ended = g.end(func(h heldGroup) bool { return h.revision < revision })
 	g.mu.Lock()
 	g.rest = time.Time{}
 	g.mu.Unlock()
@@ -184,17 +159,31 @@ func (g *Guard) tick(now time.Time) {
 	g.ticked = now
 }
 
+// end lets held rows of some groups go.
+func (g *Guard) end(gone func(heldGroup) bool) (ended int) {
+	for _, m := range g.membersNow() {
+		ended += m.end(gone)
+	}
+	return ended + g.endCarried(gone)
+}
+
+// groups counts what is held. Rows on their way from the guard to a watch may count twice.
+func (g *Guard) groups(into map[heldGroup]int, kinds map[string]int) {
+	g.carriedGroups(into, kinds)
+	for _, m := range g.membersNow() {
+		m.groups(into, kinds)
+	}
+}
+
 // facts gathers what the end of the hold depends on.
 func (g *Guard) facts() (holdFacts, map[string]int) {
 	groups, kinds := map[heldGroup]int{}, map[string]int{}
-	for _, m := range g.membersNow() {
-		m.groups(groups, kinds)
-	}
+	g.groups(groups, kinds)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f := holdFacts{
 		groups: groups, words: map[string]ownerWord{}, known: map[string]bool{}, epoch: g.lineage.epoch,
-		clock: g.clock, limit: g.cfg.Limit, brief: g.cfg.Brief, owners: g.cfg.Owners,
+		clock: g.clock, limit: g.cfg.Limit, brief: g.cfg.Brief, owners: g.cfg.Owners && g.weft,
 	}
 	for name, w := range g.words {
 		f.words[name] = w
@@ -215,10 +204,7 @@ func (g *Guard) settle() {
 	f, _ := g.facts()
 	if len(f.groups) > 0 {
 		if v := judgeHold(f); len(v.end) > 0 {
-			ended := 0
-			for _, m := range g.membersNow() {
-				ended += m.end(func(h heldGroup) bool { return v.end[h] })
-			}
+			ended := g.end(func(h heldGroup) bool { return v.end[h] })
 			g.log.Info("held rows let go", "cluster", g.cfg.Cluster, "rows", ended, "unconfirmed", v.unconfirmed)
 		}
 	}
@@ -230,22 +216,18 @@ func (g *Guard) refresh() {
 	g.marking <- struct{}{}
 	defer func() { <-g.marking }()
 	groups := map[heldGroup]int{}
+	g.groups(groups, map[string]int{})
 	members := g.membersNow()
-	for _, m := range members {
-		m.groups(groups, map[string]int{})
-	}
 	g.mu.Lock()
-	holding := len(groups) > 0 || time.Now().Before(g.rest)
-	for _, generation := range g.followers {
-		holding = holding || generation != 0 && generation != g.generation && g.generation > generationOnDisk
+	unjudged := g.unjudgedLocked()
+	holding := len(groups) > 0 || time.Now().Before(g.rest) || unjudged
+	g.broke = g.broke && unjudged
+	if !holding && len(g.carried) == 0 {
+		g.since = time.Time{}
 	}
-	for _, generation := range g.left {
-		holding = holding || generation == generationNone
-	}
-	g.broke = g.broke && holding
 	if holding != g.holding {
 		g.holding = holding
-		if holding {
+		if holding && g.since.IsZero() { // else an earlier process held
 			g.since = time.Now()
 			for h := range groups {
 				if h.why != WhyLineage {
@@ -260,23 +242,5 @@ func (g *Guard) refresh() {
 	g.mu.Unlock()
 	for _, m := range members {
 		m.mark(holding)
-	}
-}
-
-// save writes the lineage to disk if it has changed. After a break that is only done when nothing is
-// held any more: a process that starts anew meanwhile has to find the break again.
-func (g *Guard) save() {
-	g.mu.Lock()
-	l, dirty := g.lineage, g.dirty && g.cfg.File != "" && !g.broke
-	g.dirty = g.dirty && !dirty
-	g.mu.Unlock()
-	if !dirty || l.revision == 0 {
-		return
-	}
-	err := writeLineage(g.cfg.File, l)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.fileError = err; err != nil {
-		g.dirty = true
 	}
 }

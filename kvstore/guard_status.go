@@ -63,6 +63,7 @@ type GuardStatus struct {
 	Checked    time.Time
 	FileError  error // why the lineage on disk cannot be read or written
 	Alive      bool  // connected, and the heartbeat moves: limits count
+	Owners     bool  // the store is known to have owners' rows: their word ends a hold
 	Hold       HoldStatus
 }
 
@@ -76,6 +77,7 @@ func (g *Guard) Status() GuardStatus {
 		Cluster: g.cfg.Cluster, Lineage: g.continuity, ClusterID: g.lineage.clusterID, Epoch: g.lineage.epoch,
 		Generation: g.generation + g.epochs, Witness: WitnessStatus{g.lineage.witness.key, g.lineage.witness.mod},
 		Checked: g.checked, FileError: g.fileError, Alive: g.aliveLocked(time.Now()),
+		Owners: g.cfg.Owners && g.weft,
 	}
 	h := &st.Hold
 	h.Holding, h.Unconfirmed, h.Stuck = g.holding, v.unconfirmed, v.stuck
@@ -123,6 +125,7 @@ func (g *Guard) Held(limit int) []HeldRow {
 	for _, m := range g.membersNow() {
 		out = append(out, m.heldRows(limit-len(out))...)
 	}
+	out = append(out, g.carriedRows(limit-len(out))...)
 	slices.SortFunc(out, func(a, b HeldRow) int { return cmp.Compare(a.Key, b.Key) })
 	return out
 }

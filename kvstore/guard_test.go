@@ -220,59 +220,6 @@ func TestGuard_EmptiedByHand(t *testing.T) {
 	g.wantEqual(t)
 }
 
-// TestGuard_Restart: the lineage on disk outlives the process.
-func TestGuard_Restart(t *testing.T) {
-	t.Parallel()
-	cfg := guardConfig()
-	cfg.Brief = 300 * time.Millisecond
-	cfg.File = filepath.Join(t.TempDir(), "lineage")
-	g := &guarded{Server: plain(t)}
-	g.direct = g.Client()
-	g.revive(t, 1)
-	g.publish("n0", 20)
-	g.publish("n1", 20)
-	stop := g.start(t, cfg, nil)
-	g.wantSynced(t, true)
-	rows := func() []kvstore.KV {
-		l, err := g.direct.List(t.Context(), kvstoretest.Prefix, kvstore.ListOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l.KVs
-	}()
-	restore := func() {
-		n := g.watch.Restore(func(yield func(kvstore.KV) bool) {
-			for _, kv := range rows {
-				if !yield(kv) {
-					return
-				}
-			}
-		}, 1, time.Now())
-		if n != 40 || g.table.Synced() {
-			t.Fatalf("%d rows restored, synced %v", n, g.table.Synced())
-		}
-	}
-	stop()
-
-	g.Delete(g.direct, rows[0].Key)
-	stop = g.start(t, cfg, restore)
-	g.wantSynced(t, true)
-	g.wantEqual(t) // the same lineage: what is absent was deleted
-	stop()
-
-	g.Wipe()
-	g.Burn(g.direct, 200)
-	g.revive(t, 2)
-	g.start(t, cfg, restore)
-	g.wantHeld(t, 40)
-	g.wantSynced(t, false)
-	g.publish("n0", 20)
-	g.publish("n1", 10)
-	g.confirm(t, "n1", 2)
-	g.wantSynced(t, true)
-	g.wantEqual(t)
-}
-
 // TestGuard_FirstStart holds nothing.
 func TestGuard_FirstStart(t *testing.T) {
 	t.Parallel()

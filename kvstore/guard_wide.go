@@ -15,14 +15,17 @@ import (
 // wide asks the store whether a revision, in which rows of one owner under a prefix were deleted,
 // deleted more than an owner does: rows of the cluster, the epoch or the heartbeat, and beside a row
 // of the cluster anything else. An answer that cannot be had means that it may have.
-func (g *Guard) wide(ctx context.Context, revision int64, prefix, owner string) bool {
+func (g *Guard) wide(ctx context.Context, c *Client, revision int64, prefix, owner string) bool {
 	ofCluster := owner == OwnerOperator || owner == OwnerEverybody
 	type span struct {
 		key  string
 		opts []clientv3.OpOption
 	}
 	asked := []span{{key: schema.HeartbeatKey}}
-	if g.cfg.Owners {
+	g.mu.Lock()
+	weft := g.weft
+	g.mu.Unlock()
+	if weft {
 		asked = append(asked, span{key: schema.EpochKey})
 	}
 	for _, m := range g.membersNow() {
@@ -37,7 +40,7 @@ func (g *Guard) wide(ctx context.Context, revision int64, prefix, owner string) 
 			ops = append(ops, clientv3.OpGet(s.key, append(s.opts[:len(s.opts):len(s.opts)], clientv3.WithCountOnly(), clientv3.WithRev(at))...))
 		}
 	}
-	resp, err := g.c.Txn(ctx).Then(ops...).Commit()
+	resp, err := c.Txn(ctx).Then(ops...).Commit()
 	if err != nil {
 		var denied *EndpointError
 		return !errors.As(err, &denied) || denied.Reason != ReasonUnauthorised

@@ -4,6 +4,9 @@
 package kvstore
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -109,17 +112,17 @@ func TestSpans(t *testing.T) {
 }
 
 func TestLineageFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lineage")
-	if _, ok, err := readLineage(path); ok || err != nil {
+	path := filepath.Join(t.TempDir(), "made", "lineage")
+	if _, _, ok, err := readLineage(path); ok || err != nil {
 		t.Fatalf("no file: %v, %v", ok, err)
 	}
 	want := lineage{7, "e", 20, witness{"k", 12, 99, true, 18}}
-	if err := writeLineage(path, want); err != nil {
+	if err := writeLineage(path, want, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	got, ok, err := readLineage(path)
-	if !ok || err != nil || got != want {
-		t.Fatalf("got %+v, %v, %v; want %+v", got, ok, err, want)
+	got, clock, ok, err := readLineage(path)
+	if !ok || err != nil || got != want || clock != time.Minute {
+		t.Fatalf("got %+v, %s, %v, %v; want %+v", got, clock, ok, err, want)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -129,7 +132,7 @@ func TestLineageFile(t *testing.T) {
 		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, ok, err := readLineage(path); ok || err == nil {
+		if _, _, ok, err := readLineage(path); ok || err == nil {
 			t.Errorf("%q was read", bad)
 		}
 	}
@@ -139,22 +142,92 @@ func TestLineageFile(t *testing.T) {
 }
 
 func FuzzLineage(f *testing.F) {
-	b, err := encodeLineage(lineage{7, "e", 20, witness{"k", 12, 99, true, 18}})
+	b, err := encodeLineage(lineage{7, "e", 20, witness{"k", 12, 99, true, 18}}, time.Minute)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		l, err := decodeLineage(b)
+		l, clock, err := decodeLineage(b)
 		if err != nil {
 			return
 		}
-		out, err := encodeLineage(l)
+		out, err := encodeLineage(l, clock)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := decodeLineage(out); err != nil || again != l {
+		if again, _, err := decodeLineage(out); err != nil || again != l {
 			t.Fatalf("got %+v, %v; want %+v", again, err, l)
+		}
+	})
+}
+
+func TestHeldFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "made", "lineage")
+	at := time.Unix(1700000000, 0).UTC()
+	if h, err := readHeld(path); err != nil || len(h.rows) != 0 {
+		t.Fatalf("no file: %+v, %v", h, err)
+	}
+	early, late := heldGroup{"n0", WhyLineage, 10, time.Second}, heldGroup{"n1", WhySpan, 12, -time.Second}
+	want := heldOnDisk{at, "why", map[string]map[string]carriedRow{
+		"ips":   {"a": {early, at}, "b": {early, at}, "c": {late, at.Add(time.Second)}},
+		"nodes": {"n": {late, at}},
+	}}
+	if err := writeHeld(path, want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readHeld(path)
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Fatalf("got %+v, %v; want %+v", got, err, want)
+	}
+	b, err := os.ReadFile(heldPath(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"", string(b[:len(b)-1]), strings.Replace(string(b), `"n0"`, `"n2"`, 1)} {
+		if err := os.WriteFile(heldPath(path), []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if h, err := readHeld(path); err == nil || len(h.rows) != 0 {
+			t.Errorf("%q was read", bad)
+		}
+	}
+	if err := writeHeld(path, heldOnDisk{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(heldPath(path)); !os.IsNotExist(err) {
+		t.Errorf("the file stays: %v", err)
+	}
+}
+
+func FuzzHeld(f *testing.F) {
+	at := time.Unix(1700000000, 0).UTC()
+	b, err := encodeHeld(heldOnDisk{at, "why", map[string]map[string]carriedRow{"ips": {"a": {heldGroup{"n0", WhyLineage, 10, 1}, at}}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	_, body, _ := bytes.Cut(b, []byte("\n"))
+	f.Add(b, false)
+	f.Add(body, true)
+	f.Fuzz(func(t *testing.T, b []byte, right bool) {
+		if right { // a checksum that fits, else nothing behind it is ever reached
+			sum := sha256.Sum256(b)
+			b = append([]byte(heldMagic+hex.EncodeToString(sum[:])+"\n"), b...)
+		}
+		h, err := decodeHeld(b)
+		if err != nil {
+			return
+		}
+		out, err := encodeHeld(h)
+		if err != nil {
+			return // a time that cannot be written
+		}
+		again, err := decodeHeld(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if twice, err := encodeHeld(again); err != nil || !bytes.Equal(twice, out) {
+			t.Fatalf("got %s, %v; want %s", twice, err, out)
 		}
 	})
 }

@@ -110,6 +110,7 @@ func accounts(cfg InitConfig) ([]role, []user) {
 			exactly(schema.ClusterConfigPrefix+cfg.Cluster, read),
 			under(schema.SyncedPrefix+cfg.Cluster+"/", read),
 			exactly(schema.EpochKey, read),
+			exactly(schema.DecisionKey, read),
 			under(schema.OwnersPrefix, read),
 		}},
 		{"node", []permission{

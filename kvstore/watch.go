@@ -116,6 +116,7 @@ type Watch[K comparable, V any] struct {
 	// Owned by Run.
 	pending []row[K, V] // of the list in progress
 	seen    map[string]struct{}
+	aside   []row[K, V] // that an earlier process knew, until the first list
 
 	owner func(K, V) string // nil: the kind of row decides
 	hold  hold[K]           // rows that the store does not have

@@ -5,7 +5,6 @@ package kvstore
 
 import (
 	"context"
-	"iter"
 	"sync"
 	"time"
 
@@ -26,46 +25,36 @@ type heldRow[K comparable] struct {
 	since time.Time
 }
 
-// Restore fills the table before Run with rows that were known when the process ran last, as they
-// stood at a revision that was confirmed at the time given; it returns how many it took. The source
-// is not synced by it. The first list decides: on the lineage that the guard has on disk what is
-// absent was deleted, else it is held.
-func (w *Watch[K, V]) Restore(kvs iter.Seq[KV], revision int64, at time.Time) (restored int) {
-	w.hold.mu.Lock()
-	defer w.hold.mu.Unlock()
-	for kv := range kvs {
-		k, v, err := w.decode(kv)
-		if err != nil {
-			w.reject(kv, err)
-			continue
-		}
-		if kv.ModRevision == 0 {
-			kv.ModRevision = revision
-		}
-		w.learn(k, v)
-		w.table.Put(w.source, kv.ModRevision, k, v)
-		restored++
-	}
-	w.table.Confirm(w.source, at)
-	return restored
-}
-
-// inherit finds out of which lineage the rows are that stand in the table before the first list.
+// inherit finds out of which lineage the rows are that stand in the table, or aside, before the first
+// list.
 func (w *Watch[K, V]) inherit() {
+	if w.follow.generation != 0 {
+		return
+	}
+	if len(w.aside) > 0 {
+		w.follow.generation = w.follow.guard.leftBy(w.codec.Prefix)
+		return
+	}
 	for _, s := range w.table.Sources() {
-		if s.Source == w.source && s.Rows > 0 && w.follow.generation == 0 {
+		if s.Source == w.source && s.Rows > 0 {
 			w.follow.generation = w.follow.guard.leftBy(w.codec.Prefix)
 		}
 	}
 }
 
-// leave leaves rows behind for another watch. Held ones are held again by that one.
+// leave leaves rows behind for another watch, and with the guard which of them are held.
 func (w *Watch[K, V]) leave() {
 	w.hold.mu.Lock()
 	defer w.hold.mu.Unlock()
-	if len(w.hold.rows) > 0 {
-		w.follow.guard.forget(w.codec.Prefix)
+	if len(w.hold.rows) == 0 {
+		return
 	}
+	rows := make(map[string]carriedRow, len(w.hold.rows))
+	for raw, h := range w.hold.rows {
+		rows[raw] = carriedRow{h.group, h.since}
+	}
+	w.follow.guard.carry(w.codec.Prefix, rows)
+	w.hold.rows = nil
 }
 
 func (w *Watch[K, V]) prefix() string { return w.codec.Prefix }
@@ -73,6 +62,8 @@ func (w *Watch[K, V]) prefix() string { return w.codec.Prefix }
 // keepLocked adds what must stay to the list in progress and returns how many rows are held.
 func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity) int {
 	g := w.follow.guard
+	aside := w.aside
+	w.aside = nil
 	if g == nil {
 		return 0
 	}
@@ -81,9 +72,9 @@ func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity) int {
 		present[r.key] = struct{}{}
 		w.learn(r.key, r.value.Value)
 	}
-	stay := func(k K, v V, origin int64) {
-		w.pending = append(w.pending, row[K, V]{k, state.Stamped[V]{Value: v, Origin: origin}})
-		present[k] = struct{}{}
+	stay := func(r row[K, V]) {
+		w.pending = append(w.pending, r)
+		present[r.key] = struct{}{}
 	}
 	for raw, h := range w.hold.rows {
 		old, ok := w.table.Get(h.key)
@@ -91,40 +82,75 @@ func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity) int {
 			delete(w.hold.rows, raw)
 			continue
 		}
-		stay(h.key, old.Value, old.Origin)
+		stay(row[K, V]{h.key, state.Stamped[V]{Value: old.Value, Origin: old.Origin}})
 	}
-	if continuity == ContinuityBroken || continuity == ContinuityUnproven {
-		clock := g.time()
-		for r := range w.table.All() {
-			if _, ok := present[r.Key]; ok || r.Source != w.source {
-				continue
+	lost := continuity == ContinuityBroken || continuity == ContinuityUnproven
+	carried := g.carriedOf(w.codec.Prefix)
+	clock := g.time()
+	// absent decides over one row that was known and that the list does not have.
+	absent := func(r row[K, V]) {
+		if _, ok := present[r.key]; ok {
+			return
+		}
+		before, was := carried[w.raw(r.key)]
+		switch {
+		case lost:
+			group := heldGroup{owner: w.ownerOf(r.key, r.value.Value), why: WhyLineage, revision: revision, born: clock}
+			since := time.Now()
+			if was {
+				since = before.since
+				if before.group.why == WhyLineage {
+					group.born = before.group.born
+				}
 			}
-			w.holdLocked(r.Key, r.Value, heldGroup{why: WhyLineage, revision: revision, born: clock})
-			stay(r.Key, r.Value, r.Origin)
+			w.holdLocked(r.key, group, since)
+		case was:
+			w.holdLocked(r.key, before.group, before.since)
+		default:
+			return
+		}
+		stay(r)
+	}
+	if lost || len(carried) > 0 {
+		for r := range w.table.All() {
+			if r.Source == w.source {
+				absent(row[K, V]{r.Key, state.Stamped[V]{Value: r.Value, Origin: r.Origin}})
+			}
+		}
+		for _, r := range aside {
+			if other, ok := w.table.Get(r.key); !ok || other.Source == w.source {
+				absent(r)
+			}
 		}
 	}
+	g.taken(w.codec.Prefix)
 	w.hold.listed = true
 	return len(w.hold.rows)
 }
 
-func (w *Watch[K, V]) holdLocked(k K, v V, group heldGroup) {
+// raw is a key as it stands in the store.
+func (w *Watch[K, V]) raw(k K) string { return w.codec.Prefix + w.codec.FormatKey(k) }
+
+func (w *Watch[K, V]) holdLocked(k K, group heldGroup, since time.Time) {
 	if w.hold.rows == nil {
 		w.hold.rows = map[string]heldRow[K]{}
 	}
-	group.owner = w.ownerOf(k, v)
-	w.hold.rows[w.codec.Prefix+w.codec.FormatKey(k)] = heldRow[K]{k, group, time.Now()}
+	w.hold.rows[w.raw(k)] = heldRow[K]{k, group, since}
 }
 
 // apply writes changes to the table. A deletion that no owner makes is held.
 func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) {
 	g := w.follow.guard
 	var held map[int64]bool
+	var clock time.Duration
+	now := time.Now()
 	if g != nil {
+		clock = g.time()
 		deletions := w.deletions(changes)
 		held = spans(deletions)
 		// What empties the table may be the part of a larger deletion that this watch sees.
 		if n := len(deletions); n > 0 && n >= w.stored() {
-			if last := deletions[n-1]; !held[last.revision] && g.wide(ctx, last.revision, w.codec.Prefix, last.owner) {
+			if last := deletions[n-1]; !held[last.revision] && g.wide(ctx, w.follow.c, last.revision, w.codec.Prefix, last.owner) {
 				held[last.revision] = true
 			}
 		}
@@ -139,7 +165,7 @@ func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) {
 				delete(w.hold.rows, c.raw)
 			case held[c.value.Origin]:
 				if v, ok := tw.Get(c.key); ok {
-					w.holdLocked(c.key, v, heldGroup{why: WhySpan, revision: c.value.Origin, born: g.time()})
+					w.holdLocked(c.key, heldGroup{w.ownerOf(c.key, v), WhySpan, c.value.Origin, clock}, now)
 				}
 			default:
 				tw.Delete(w.source, c.value.Origin, c.key)
@@ -228,6 +254,15 @@ func (w *Watch[K, V]) heldRows(limit int) []HeldRow {
 		out = append(out, HeldRow{raw, resourceOf(w.codec.Prefix), h.group.owner, h.since, h.group.why})
 	}
 	return out
+}
+
+// held adds what the watch holds.
+func (w *Watch[K, V]) held(into map[string]carriedRow) {
+	w.hold.mu.Lock()
+	defer w.hold.mu.Unlock()
+	for raw, h := range w.hold.rows {
+		into[raw] = carriedRow{h.group, h.since}
+	}
 }
 
 // end deletes the held rows of some groups.

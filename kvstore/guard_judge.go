@@ -1,0 +1,197 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"context"
+	"time"
+)
+
+// judge says of what lineage the store is that a follower has just listed, and under which
+// generation its rows are. next is what the list showed, broken that the follower found another store
+// since its last list.
+func (g *Guard) judge(ctx context.Context, f *follower, next lineage, broken bool) (Continuity, uint64, error) {
+	select {
+	case g.turn <- struct{}{}:
+	case <-ctx.Done():
+		return "", 0, ctx.Err()
+	}
+	defer func() { <-g.turn }()
+
+	g.mu.Lock()
+	g.loadLocked()
+	known, generation := g.lineage, g.generation
+	mine := g.followers[f]
+	g.mu.Unlock()
+
+	found := ContinuityFirst
+	switch {
+	case generation == 0:
+	case broken && mine == generation, next.clusterID != known.clusterID:
+		found = ContinuityBroken
+	case known.witness.key == "" && (known.epoch == "" || known.epoch == next.epoch):
+		// Nothing was ever seen that could be missed; the revision is looked at all the same.
+		found = ContinuityProven
+		if next.revision < known.revision && mine == 0 {
+			found = ContinuityBroken
+		}
+	default:
+		var err error
+		if found, err = known.prove(ctx, f.c, known.witness.at); err != nil {
+			return "", 0, err
+		}
+	}
+
+	g.mu.Lock()
+	g.checked = time.Now()
+	switch {
+	case found == ContinuityFirst:
+		g.lineage, g.generation, g.dirty = next, generationOnDisk+1, true
+		g.continuity, g.weft = ContinuityFirst, next.epoch != ""
+	case found == ContinuityProven:
+		g.extendLocked(next)
+		if g.continuity == "" {
+			g.continuity = ContinuityProven
+		}
+	default:
+		g.breakLocked(found, next, "the store is not proven to be the one that was known: "+string(found))
+	}
+	result := found
+	switch {
+	case mine != 0 && mine != g.generation && (found == ContinuityProven || found == ContinuityFirst):
+		// Its rows are of a lineage that somebody else found ended, or that nobody knows.
+		result = ContinuityUnproven
+		if g.continuity == ContinuityBroken {
+			result = ContinuityBroken
+		}
+	case mine == 0 && result == ContinuityProven:
+		result = ContinuityFirst
+	}
+	if g.continuity != found && mine == g.generation {
+		g.continuity = found
+	}
+	generation = g.generation
+	g.mu.Unlock()
+	g.refresh()
+	return result, generation, nil
+}
+
+// settled says that what a follower listed has been taken over: it waits for nothing any more.
+func (g *Guard) settled(f *follower, generation uint64) {
+	g.mu.Lock()
+	g.followers[f] = generation
+	delete(g.left, resourceOf(f.cfg.prefix))
+	g.mu.Unlock()
+	g.refresh()
+}
+
+// breakLocked begins a new lineage: every follower lists once more.
+func (g *Guard) breakLocked(how Continuity, next lineage, reason string) {
+	g.log.Warn("lineage of the store ended, absent rows are held", "cluster", g.cfg.Cluster, "reason", reason)
+	if g.generation == generationOnDisk && how == ContinuityBroken {
+		g.rest = time.Now().Add(g.cfg.Brief) // nobody can say yet what is missing
+	}
+	g.lineage, g.continuity, g.reason, g.dirty, g.broke = next, how, reason, true, true
+	g.generation++
+	g.words = map[string]ownerWord{}
+	g.weft = g.weft || next.epoch != ""
+	close(g.renewed)
+	g.renewed = make(chan struct{})
+}
+
+// extendLocked takes over what a list of the same lineage showed.
+func (g *Guard) extendLocked(next lineage) {
+	g.lineage.revision = max(g.lineage.revision, next.revision)
+	if g.lineage.epoch == "" {
+		g.lineage.epoch = next.epoch
+	}
+	g.weft = g.weft || next.epoch != ""
+	if next.witness.mod > g.lineage.witness.mod {
+		g.lineage.witness = next.witness
+	}
+	g.dirty = true
+}
+
+// saw takes over what a follower was told about its prefix, up to a revision.
+func (g *Guard) saw(prefix string, generation uint64, evs []event, revision int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if generation != g.generation {
+		return
+	}
+	w := &g.lineage.witness
+	for _, ev := range evs {
+		w.see(ev)
+	}
+	if len(w.key) >= len(prefix) && w.key[:len(prefix)] == prefix {
+		w.at = max(w.at, revision)
+	}
+	g.lineage.revision = max(g.lineage.revision, revision)
+	g.dirty = true
+}
+
+// newer returns a channel that is closed once there is a lineage of another generation.
+func (g *Guard) newer(generation uint64) <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if generation == g.generation {
+		return g.renewed
+	}
+	closed := make(chan struct{})
+	close(closed)
+	return closed
+}
+
+// join makes a follower known until the returned function is called.
+func (g *Guard) join(f *follower) (leave func()) {
+	g.mu.Lock()
+	g.followers[f] = f.generation
+	g.mu.Unlock()
+	return func() {
+		g.mu.Lock()
+		if generation := g.followers[f]; generation != 0 {
+			g.left[resourceOf(f.cfg.prefix)] = generation
+		}
+		delete(g.followers, f)
+		g.mu.Unlock()
+		g.refresh()
+	}
+}
+
+// expect says that there are rows of an earlier process under a prefix, which its watch will judge.
+func (g *Guard) expect(prefix string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r := resourceOf(prefix); g.left[r] == 0 {
+		g.left[r] = generationOnDisk
+	}
+}
+
+// leftBy returns of which generation the rows are that an earlier watch of a prefix has left.
+func (g *Guard) leftBy(prefix string) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if generation := g.left[resourceOf(prefix)]; generation != 0 {
+		return generation
+	}
+	return generationOnDisk
+}
+
+// unjudgedLocked says whether there are rows of another lineage than the present one.
+func (g *Guard) unjudgedLocked() bool {
+	if g.generation <= generationOnDisk {
+		return false
+	}
+	for _, generation := range g.followers {
+		if generation != 0 && generation != g.generation {
+			return true
+		}
+	}
+	for _, generation := range g.left {
+		if generation != g.generation {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,186 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/kvstoretest"
+)
+
+// checkpoint is what stands in the store, as somebody would keep it over a restart.
+func (g *guarded) checkpoint(t *testing.T) []kvstore.KV {
+	t.Helper()
+	l, err := g.direct.List(t.Context(), kvstoretest.Prefix, kvstore.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.KVs
+}
+
+// TestGuard_Restart: the lineage on disk outlives the process.
+func TestGuard_Restart(t *testing.T) {
+	t.Parallel()
+	cfg := guardConfig()
+	cfg.Brief = 300 * time.Millisecond
+	cfg.File = filepath.Join(t.TempDir(), "lineage")
+	g := &guarded{Server: plain(t)}
+	g.direct = g.Client()
+	g.revive(t, 1)
+	g.publish("n0", 20)
+	g.publish("n1", 20)
+	stop := g.start(t, cfg, nil)
+	g.wantSynced(t, true)
+	rows := g.checkpoint(t)
+	restore := func() {
+		if n := g.watch.Restore(slices.Values(rows), 1, time.Now()); n != 40 || g.table.Synced() || g.table.Len() != 0 {
+			t.Fatalf("%d rows restored, %d in the table, synced %v", n, g.table.Len(), g.table.Synced())
+		}
+	}
+	stop()
+
+	g.Delete(g.direct, rows[0].Key)
+	stop = g.start(t, cfg, restore)
+	g.wantSynced(t, true)
+	g.wantEqual(t) // the same lineage: what is absent was deleted
+	stop()
+
+	g.Wipe()
+	g.Burn(g.direct, 200)
+	g.revive(t, 2)
+	g.start(t, cfg, restore)
+	g.wantHeld(t, 40)
+	g.wantSynced(t, false)
+	g.publish("n0", 20)
+	g.publish("n1", 10)
+	g.confirm(t, "n1", 2)
+	g.wantSynced(t, true)
+	g.wantEqual(t)
+}
+
+// TestGuard_RestartInHold: what is held is held by the next process too, for the same reason and since
+// the same time, and what was deleted meanwhile does not come back.
+func TestGuard_RestartInHold(t *testing.T) {
+	t.Parallel()
+	wiped := func(t *testing.T, g *guarded) {
+		g.Wipe()
+		g.wantHeld(t, 40)
+		g.revive(t, 2)
+		kvstoretest.Eventually(t, func() string {
+			if got := g.guard.Status().Epoch; got != epoch(2) {
+				return "epoch is " + got
+			}
+			return ""
+		})
+	}
+	emptied := func(_ *testing.T, g *guarded) {
+		g.Commit(g.direct, clientv3.OpDelete(kvstoretest.Prefix, clientv3.WithPrefix()))
+	}
+	for _, tt := range []struct {
+		name  string
+		loss  func(*testing.T, *guarded)
+		why   kvstore.Why
+		crash bool // the process does not end, it is gone
+		table bool // the store was silent, so the rows were put into the table
+	}{
+		{"wiped", wiped, kvstore.WhyLineage, false, false},
+		{"wiped-and-crashed", wiped, kvstore.WhyLineage, true, false},
+		{"wiped-and-silent", wiped, kvstore.WhyLineage, true, true},
+		{"emptied-by-hand", emptied, kvstore.WhySpan, false, false},
+		{"emptied-by-hand-and-crashed", emptied, kvstore.WhySpan, true, false},
+		{"emptied-by-hand-and-silent", emptied, kvstore.WhySpan, false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := guardConfig()
+			cfg.File = filepath.Join(t.TempDir(), "before", "lineage")
+			g := &guarded{Server: plain(t)}
+			g.direct = g.Client()
+			g.revive(t, 1)
+			g.publish("n0", 20)
+			g.publish("n1", 20)
+			stop := g.start(t, cfg, nil)
+			g.wantSynced(t, true)
+			rows := g.checkpoint(t)
+
+			tt.loss(t, g)
+			g.wantHeld(t, 40)
+			// One owner is back, and deletes again what was held for it.
+			g.publish("n0", 20)
+			g.wantHeld(t, 20)
+			g.Delete(g.direct, kvstoretest.Prefix+"n0-000003")
+			want := kvstoretest.Rows(g.table)
+			delete(want, "n0-000003")
+			kvstoretest.WantRows(t, g.table, want)
+			before := g.guard.Status().Hold
+			since := g.guard.Held(1)[0].Since
+			if tt.crash {
+				wantFile(t, cfg.File, 20)
+				after := filepath.Join(t.TempDir(), "after")
+				if err := os.CopyFS(after, os.DirFS(filepath.Dir(cfg.File))); err != nil {
+					t.Fatal(err)
+				}
+				cfg.File = filepath.Join(after, "lineage")
+			}
+			stop()
+
+			g.start(t, cfg, func() {
+				g.watch.Restore(slices.Values(rows), 1, time.Now())
+				for _, kv := range rows {
+					if tt.table {
+						g.table.Put(kvstoretest.Source, kv.ModRevision, strings.TrimPrefix(kv.Key, kvstoretest.Prefix), string(kv.Value))
+					}
+				}
+			})
+			g.wantHeld(t, 20)
+			g.wantSynced(t, false)
+			kvstoretest.WantRows(t, g.table, want)
+			now := g.guard.Status().Hold
+			if !now.Since.Equal(before.Since) || now.Reason != before.Reason || now.Since.IsZero() {
+				t.Errorf("held since %s: %s; want since %s: %s", now.Since, now.Reason, before.Since, before.Reason)
+			}
+			for _, r := range g.guard.Held(100) {
+				if r.Why != tt.why || r.Owner != "n1" || r.Since.Sub(since).Abs() > time.Second {
+					t.Fatalf("held row is %+v, want since %s", r, since)
+				}
+			}
+			g.publish("n1", 5)
+			g.confirm(t, "n1", 2-b2i(tt.why == kvstore.WhySpan))
+			g.wantSynced(t, true)
+			g.wantEqual(t)
+			wantFile(t, cfg.File, 0)
+		})
+	}
+}
+
+func b2i(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// wantFile waits until the file of held keys has so many.
+func wantFile(t *testing.T, lineage string, keys int) {
+	t.Helper()
+	kvstoretest.Eventually(t, func() string {
+		b, err := os.ReadFile(lineage + ".held")
+		if err != nil && !os.IsNotExist(err) {
+			return err.Error()
+		}
+		if got := strings.Count(string(b), kvstoretest.Prefix); got != keys {
+			return fmt.Sprintf("%d keys are in the file, want %d", got, keys)
+		}
+		return ""
+	})
+}
