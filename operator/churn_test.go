@@ -46,7 +46,8 @@ func (ch churn) run(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{QuotaBytes: ch.quota})
 	c := kvstoretest.NewClient(t, s.ClientConfig())
 	cfg := testConfig("one")
-	k := &compactor{client: c, cfg: cfg, log: kvstoretest.Log(t), done: prometheus.NewCounter(prometheus.CounterOpts{Name: "n"})}
+	lead := testKeeper(t, c, "", "one")
+	k := &compactor{client: c, cfg: cfg, log: kvstoretest.Log(t), fence: elect(t, c, lead), done: prometheus.NewCounter(prometheus.CounterOpts{Name: "n"})}
 	now, value := time.Now(), strings.Repeat("x", ch.value)
 	var written, largest int64
 	for change, turns := 0, 0; written < ch.total; turns++ {

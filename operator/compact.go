@@ -24,6 +24,7 @@ type compactor struct {
 	client *kvstore.Client
 	cfg    Config
 	log    *slog.Logger
+	fence  fence
 	done   prometheus.Counter
 
 	seen []sample // oldest first
@@ -75,6 +76,9 @@ func (c *compactor) turn(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	if err != nil {
+		return err
+	}
+	if err := c.fence.check(ctx, c.client); err != nil {
 		return err
 	}
 	if _, err := c.client.Etcd().Compact(ctx, target); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weft-net/weft/kvstore"
@@ -23,47 +24,40 @@ type exporter struct {
 	cfg         Config
 	client      *kvstore.Client
 	log         *slog.Logger
+	guard       *kvstore.Guard
+	fence       fence
 	check       func(context.Context) error // nothing may be written when it fails
 	definitions *state.Table[schema.DefinitionKey, schema.Definition]
 	endpoints   *state.Table[schema.EndpointKey, schema.Endpoint]
 	exports     *state.Table[schema.ServiceKey, schema.ClusterService]
 }
 
-// Sources of the exporter's tables.
-const (
-	fromStore state.Source = "etcd"
-	derived   state.Source = "derived"
-)
+// derived is the source of the exports.
+const derived state.Source = "derived"
 
 // batch is how many changes one round of the derivation takes.
 const batch = 1000
 
-func newExporter(cfg Config, client *kvstore.Client, check func(context.Context) error, log *slog.Logger) *exporter {
+func newExporter(cfg Config, client *kvstore.Client, m *mirror, f fence, check func(context.Context) error, log *slog.Logger) *exporter {
 	return &exporter{
-		cfg: cfg, client: client, check: check, log: log,
-		definitions: state.NewTable[schema.DefinitionKey]("definitions", schema.Definition.Equal),
-		endpoints:   state.NewTable[schema.EndpointKey]("endpoints", schema.Endpoint.Equal),
-		exports:     state.NewTable[schema.ServiceKey]("exports", schema.ClusterService.Equal),
+		cfg: cfg, client: client, guard: m.guard, fence: f, check: check, log: log,
+		definitions: m.definitions, endpoints: m.endpoints,
+		exports: state.NewTable[schema.ServiceKey]("exports", schema.ClusterService.Equal),
 	}
 }
 
-// Run publishes until ctx ends.
+// Run publishes until ctx ends. What the mirror holds is published on: nobody has taken it away.
 func (e *exporter) Run(ctx context.Context) error {
-	e.definitions.Expect(fromStore)
-	e.endpoints.Expect(fromStore)
-	watch := kvstore.WatchConfig{Source: fromStore}
-	definitions := kvstore.NewWatch(e.client, schema.Definitions(), e.definitions, watch, e.log)
-	endpoints := kvstore.NewWatch(e.client, schema.Endpoints(e.cfg.scope()), e.endpoints, watch, e.log)
 	publish := kvstore.NewStore(e.client, nil, schema.Services(e.cfg.scope()), e.exports,
 		kvstore.StoreConfig[schema.ServiceKey, schema.ClusterService]{
 			Owns:    func(k schema.ServiceKey, _ schema.ClusterService) bool { return k.Cluster == e.cfg.Cluster },
-			Enforce: true,
+			Enforce: true, Guard: e.guard, Fence: []clientv3.Cmp{e.fence.holds()},
 			// Each is the row of another service: two that go in one revision are taken for a
 			// deletion by hand.
 			MaxOps: 1,
 		}, e.log)
 	g, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{definitions.Run, endpoints.Run, publish.Run, e.derive} {
+	for _, run := range []func(context.Context) error{publish.Run, e.derive} {
 		g.Go(func() error { return run(ctx) })
 	}
 	return g.Wait()

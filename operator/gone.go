@@ -84,7 +84,7 @@ func (r *reaper) turn(ctx context.Context, now time.Time) error {
 	}{
 		{schema.OwnersPrefix, func(tail string, kv kvstore.KV) {
 			owners[tail] = kv.ModRevision
-			if !names[tail] {
+			if !names[tail] && tail != schema.OperatorOwner {
 				note(kv, tail)
 			}
 		}},

@@ -5,7 +5,6 @@ package operator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -33,10 +32,22 @@ type keeper struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	turns sync.Mutex // one turn at a time; guards what follows
-	mem   memory
-	known bool // mem says something
-	mods  map[string]int64
+	// guard is what the guard of the mirror knows; nil: there is none.
+	guard func() kvstore.GuardStatus
+	wake  chan struct{} // asks for a turn
+
+	turns   sync.Mutex // one turn at a time; guards what follows
+	mem     memory
+	known   bool // mem says something
+	mods    map[string]int64
+	looked  time.Time // the last turn that had an answer
+	said    word
+	stuck   bool   // the hold does not end by itself, and that was said
+	due     string // the epoch that the guard found in another store; "": none
+	guarded struct {
+		generation uint64
+		epoch      string
+	}
 
 	mu      sync.Mutex
 	fence   *fence // nil: we do not lead
@@ -44,16 +55,11 @@ type keeper struct {
 	changed chan struct{} // closed and replaced when holding changes
 }
 
-// Limits of a hold: how long owners have to come back after a broken lineage, and how long a
-// deletion of several services by hand stops work.
-const (
-	holdLimit = 20 * time.Minute
-	holdBrief = 30 * time.Second
-	keepEvery = 2 * time.Second
-)
+// keepEvery is how often the store is looked at, if nothing asks for it earlier.
+const keepEvery = 2 * time.Second
 
 func newKeeper(cfg Config, c *kvstore.Client, m *metrics, log *slog.Logger) *keeper {
-	return &keeper{cfg: cfg, client: c, metrics: m, log: log, changed: make(chan struct{})}
+	return &keeper{cfg: cfg, client: c, metrics: m, log: log, changed: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 // Run follows the store until ctx ends.
@@ -68,7 +74,16 @@ func (k *keeper) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-k.wake:
 		}
+	}
+}
+
+// nudge asks for a turn.
+func (k *keeper) nudge() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -88,7 +103,8 @@ func (k *keeper) load() {
 	}
 	if known && m.Cluster == k.cfg.Cluster {
 		k.mem, k.known = m, true
-		k.setHolding(time.Now().Before(m.HoldUntil))
+		k.guarded.epoch = epochID(m.Epoch)
+		k.setHolding(m.HoldLeft > 0)
 	}
 }
 
@@ -117,24 +133,6 @@ func (k *keeper) term() *fence {
 	return k.fence
 }
 
-// hold tells whether nothing may be pruned or collected now, and when to ask again.
-func (k *keeper) hold() (bool, <-chan struct{}) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.holding, k.changed
-}
-
-func (k *keeper) setHolding(h bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.holding == h {
-		return
-	}
-	k.holding = h
-	close(k.changed)
-	k.changed = make(chan struct{})
-}
-
 // check looks at the store at once. An error means that nothing may be taken away now.
 func (k *keeper) check(ctx context.Context) error {
 	if err := k.turn(ctx); err != nil {
@@ -144,41 +142,6 @@ func (k *keeper) check(ctx context.Context) error {
 		return errHold
 	}
 	return nil
-}
-
-// gated runs work while there is no hold: it is ended when one begins, and begun anew after it.
-func (k *keeper) gated(ctx context.Context, run func(context.Context) error) error {
-	for ctx.Err() == nil {
-		held, changed := k.hold()
-		if held {
-			select {
-			case <-ctx.Done():
-			case <-changed:
-			}
-			continue
-		}
-		err := until(ctx, changed, run)
-		if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errHold) {
-			return err
-		}
-	}
-	return nil
-}
-
-// until runs until the channel is closed or run returns.
-func until(ctx context.Context, end <-chan struct{}, run func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	wg.Go(func() {
-		select {
-		case <-end:
-			cancel()
-		case <-ctx.Done():
-		}
-	})
-	return run(ctx)
 }
 
 // turn looks at the store once.
@@ -193,7 +156,11 @@ func (k *keeper) turn(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prove the store: %w", err)
 	}
-	heldBefore, rowsBefore := maps.Clone(k.mem.Held), len(k.mem.Rows)
+	if k.owed(v) {
+		continuity = kvstore.ContinuityBroken
+	}
+	heldBefore, rowsBefore, heldAt := maps.Clone(k.mem.Held), len(k.mem.Rows), k.mem.HeldAt
+	holding, _ := k.hold()
 	if continuity == kvstore.ContinuityBroken {
 		agreed, err := k.broken(ctx, v)
 		if err != nil || !agreed {
@@ -206,12 +173,17 @@ func (k *keeper) turn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.endHold(v)
-	if dirty || continuity == kvstore.ContinuityBroken || len(k.mem.Rows) != rowsBefore || !maps.Equal(heldBefore, k.mem.Held) {
+	k.endHold(v, time.Now())
+	held, _ := k.hold()
+	if dirty || continuity == kvstore.ContinuityBroken || len(k.mem.Rows) != rowsBefore || !maps.Equal(heldBefore, k.mem.Held) ||
+		held != holding || heldAt != k.mem.HeldAt {
 		k.save()
 	}
 	if f := k.term(); f != nil {
-		return k.write(ctx, *f, v)
+		if err := k.write(ctx, *f, v); err != nil {
+			return err
+		}
+		return k.say(ctx, *f, v)
 	}
 	return nil
 }
@@ -222,6 +194,7 @@ type view struct {
 	revision   int64
 	epoch      kvstore.KV // without a key if there is none
 	heartbeat  kvstore.KV
+	decision   kvstore.KV       // without a key if there is none
 	restored   string           // the epoch in which an operator put rows back
 	rows       map[string]int64 // of the cluster: key → mod revision
 	nodes      map[string]bool
@@ -241,6 +214,7 @@ func (k *keeper) look(ctx context.Context) (view, error) {
 	nodes := schema.NodesPrefix + k.cfg.Cluster + "/"
 	ops := []clientv3.Op{
 		clientv3.OpGet(schema.EpochKey), clientv3.OpGet(schema.HeartbeatKey), clientv3.OpGet(restoredKey),
+		clientv3.OpGet(schema.DecisionKey),
 		clientv3.OpGet(config, clientv3.WithKeysOnly()),
 		clientv3.OpGet(nodes, clientv3.WithPrefix(), clientv3.WithKeysOnly()),
 		clientv3.OpGet(schema.OwnersPrefix, clientv3.WithPrefix()),
@@ -266,9 +240,11 @@ func (k *keeper) look(ctx context.Context) (view, error) {
 				v.heartbeat = kvstore.KV{Key: key, Value: kv.Value, ModRevision: kv.ModRevision}
 			case 2:
 				v.restored = string(kv.Value)
-			case 4:
-				v.nodes[key[len(nodes):]] = true
+			case 3:
+				v.decision = kvstore.KV{Key: key, Value: kv.Value, ModRevision: kv.ModRevision}
 			case 5:
+				v.nodes[key[len(nodes):]] = true
+			case 6:
 				name := key[len(schema.OwnersPrefix):]
 				o, err := schema.Owners().Decode(name, kv.Value)
 				epoch, eerr := schema.DecodeEpoch(v.epoch.Value)

@@ -19,10 +19,10 @@ import (
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
-// errHold means that the store may have lost rows, so nothing may be taken away.
-var errHold = errors.New("the store may have lost rows, nothing is taken away until their owners are back")
-
-// judge tells whether the store is the one that is remembered.
+// judge tells whether the store is the one that is remembered. Two puts are looked for as they were:
+// the last heartbeat, which no other life of a store has at its revision, and the newest put among the
+// rows that are kept. Where the second is proven all that is remembered was written to this store, so
+// what is absent was deleted. That is asked at every look, and not only when a connection was lost.
 func (k *keeper) judge(ctx context.Context, v view) (kvstore.Continuity, error) {
 	m := &k.mem
 	switch {
@@ -30,27 +30,35 @@ func (k *keeper) judge(ctx context.Context, v view) (kvstore.Continuity, error) 
 		return kvstore.ContinuityFirst, nil
 	case v.clusterID != m.ClusterID, v.revision < m.Revision, m.Epoch != "" && string(v.epoch.Value) != m.Epoch:
 		return kvstore.ContinuityBroken, nil
-	case m.Witness.Revision == 0:
+	}
+	beat, err := k.prove(ctx, schema.HeartbeatKey, m.Witness)
+	if err != nil || beat == kvstore.ContinuityBroken {
+		return beat, err
+	}
+	if m.Newest.Revision == 0 {
+		return beat, nil
+	}
+	return k.prove(ctx, m.Newest.Key, m.Newest)
+}
+
+// prove looks for one put. One that is compacted and written over since tells nothing.
+func (k *keeper) prove(ctx context.Context, key string, w witness) (kvstore.Continuity, error) {
+	if w.Revision == 0 {
 		return kvstore.ContinuityUnproven, nil
 	}
-	var res *clientv3.GetResponse
-	res, err := k.client.Etcd().Get(ctx, schema.HeartbeatKey, clientv3.WithRev(m.Witness.Revision))
+	res, err := k.client.Etcd().Get(ctx, key, clientv3.WithRev(w.Revision))
+	compacted := errors.Is(err, rpctypes.ErrCompacted)
+	if compacted {
+		res, err = k.client.Etcd().Get(ctx, key)
+	}
 	switch {
-	case errors.Is(err, rpctypes.ErrCompacted):
-		now := v.heartbeat
-		switch {
-		case now.Key == "" || now.ModRevision > m.Witness.Revision:
-			return kvstore.ContinuityUnproven, nil
-		case now.ModRevision == m.Witness.Revision && bytes.Equal(now.Value, m.Witness.Value):
-			return kvstore.ContinuityProven, nil
-		}
-		return kvstore.ContinuityBroken, nil
 	case errors.Is(err, rpctypes.ErrFutureRev):
 		return kvstore.ContinuityBroken, nil
 	case err != nil:
 		return "", err
-	}
-	if len(res.Kvs) != 1 || res.Kvs[0].ModRevision != m.Witness.Revision || !bytes.Equal(res.Kvs[0].Value, m.Witness.Value) {
+	case compacted && (len(res.Kvs) == 0 || res.Kvs[0].ModRevision > w.Revision):
+		return kvstore.ContinuityUnproven, nil
+	case len(res.Kvs) != 1 || res.Kvs[0].ModRevision != w.Revision || !bytes.Equal(res.Kvs[0].Value, w.Value):
 		return kvstore.ContinuityBroken, nil
 	}
 	return kvstore.ContinuityProven, nil
@@ -66,8 +74,7 @@ func (k *keeper) broken(ctx context.Context, v view) (agreed bool, err error) {
 			"epoch", string(v.epoch.Value))
 		k.metrics.broken.Inc()
 	}
-	m.HoldUntil = time.Now().Add(holdLimit)
-	k.setHolding(true)
+	k.beginHold(v, holdLimit)
 	k.save()
 	renewed := v.epoch.Key != "" && string(v.epoch.Value) != m.Epoch
 	if !renewed {
@@ -112,27 +119,8 @@ func (k *keeper) newEpoch(ctx context.Context, f fence, v view) error {
 	}
 	if res.Succeeded {
 		k.metrics.epochs.Inc()
+		k.nudge()
 		k.log.Info("new epoch written", "epoch", hex.EncodeToString(random[:]))
 	}
 	return nil
-}
-
-// endHold ends a hold when its time is over, or all nodes that the cluster had say that their rows
-// stand in the store of this epoch.
-func (k *keeper) endHold(v view) {
-	m := &k.mem
-	held, _ := k.hold()
-	if !held {
-		m.Nodes = len(v.nodes)
-		return
-	}
-	confirmed := len(v.nodes) > 0 && len(v.nodes) >= m.Nodes
-	for node := range v.nodes {
-		confirmed = confirmed && v.confirming[node]
-	}
-	if (confirmed || !time.Now().Before(m.HoldUntil)) && len(m.Held) == 0 {
-		m.HoldUntil = time.Time{}
-		k.setHolding(false)
-		k.log.Info("hold ended", "confirmed", confirmed, "nodes", len(v.nodes))
-	}
 }

@@ -22,20 +22,26 @@ type memory struct {
 	Cluster   string `json:"cluster"`
 	ClusterID uint64 `json:"etcd-cluster-id"`
 	// Epoch is the value of the epoch's key, "" if there was none.
-	Epoch    string `json:"epoch"`
-	Revision int64  `json:"revision"` // the newest one seen
-	// Witness is the last heartbeat seen; a revision of 0 means none.
+	Epoch    string    `json:"epoch"`
+	Revision int64     `json:"revision"` // the newest one seen
+	At       time.Time `json:"at"`       // when
+	// Witness is the last heartbeat seen, Newest the last put among Rows that stand in the store; a
+	// revision of 0 means none.
 	Witness witness           `json:"witness"`
+	Newest  witness           `json:"newest,omitzero"`
 	Rows    map[string][]byte `json:"rows"`
 	// Held are keys of Rows that the store lacks without a deletion that somebody meant.
 	Held map[string]bool `json:"held,omitempty"`
 	// Nodes is how many node rows the cluster had.
 	Nodes int `json:"nodes"`
-	// HoldUntil is when the hold ends at the latest; zero: none.
-	HoldUntil time.Time `json:"hold-until,omitzero"`
+	// HoldLeft is how long the hold lasts while the store answers; zero: there is none, or its time is
+	// over. HeldAt is the revision at which it was seen what is missing.
+	HoldLeft time.Duration `json:"hold-left,omitzero"`
+	HeldAt   int64         `json:"held-at,omitzero"`
 }
 
 type witness struct {
+	Key      string `json:"key,omitzero"`
 	Revision int64  `json:"revision"`
 	Value    []byte `json:"value"`
 }

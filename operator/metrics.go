@@ -23,6 +23,9 @@ type metrics struct {
 	defragged       prometheus.Gauge
 	gone            prometheus.Counter
 	copyErrors      prometheus.Counter
+	holding         prometheus.Gauge
+	stuck           prometheus.Gauge
+	silent          prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -63,6 +66,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		copyErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "weft_operator_copy_errors_total", Help: "Times the last good copy could not be written to disk.",
 		}),
+		holding: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "weft_operator_holding", Help: "1 while nothing is pruned or collected because the store may have lost rows.",
+		}),
+		stuck: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "weft_operator_hold_stuck", Help: "1 while too many nodes are silent for the hold to end by itself.",
+		}),
+		silent: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "weft_operator_hold_silent_nodes", Help: "Nodes whose word the hold waits for.",
+		}),
 		gone: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "weft_operator_gone_rows_removed_total", Help: "Rows of nodes that are gone for good that were removed, and stale locks.",
 		}),
@@ -71,8 +83,23 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.leader, m.heartbeat, m.heartbeatErrors, m.compacted, m.broken, m.epochs, m.restored, m.conflicts,
 		m.copied, m.held, m.defragged, m.gone, m.copyErrors,
+		m.holding, m.stuck, m.silent,
 	} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)
+}
+
+// show shows a hold, or that there is none.
+func (m *metrics) show(holding, stuck bool, silent int) {
+	m.holding.Set(oneIf(holding))
+	m.stuck.Set(oneIf(stuck))
+	m.silent.Set(float64(silent))
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

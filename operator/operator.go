@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weft-net/weft/identity"
@@ -32,6 +33,7 @@ type Operator struct {
 	client  *kvstore.Client
 	metrics *metrics
 	keeper  *keeper
+	mirror  *mirror
 }
 
 // New returns an operator on the cluster's store. It touches nothing.
@@ -43,13 +45,20 @@ func New(cfg Config, client *kvstore.Client, reg prometheus.Registerer, log *slo
 	if err != nil {
 		return nil, fmt.Errorf("operator: %w", err)
 	}
-	return &Operator{cfg: cfg, log: log, client: client, metrics: m, keeper: newKeeper(cfg, client, m, log)}, nil
+	o := &Operator{
+		cfg: cfg, log: log, client: client, metrics: m,
+		keeper: newKeeper(cfg, client, m, log), mirror: newMirror(cfg, client, log),
+	}
+	o.keeper.guard = o.mirror.guard.Status
+	return o, nil
 }
 
 // Run waits to be elected and then leads, again and again, until ctx ends.
 func (o *Operator) Run(ctx context.Context) error {
 	o.keeper.load()
+	o.mirror.restore(o.keeper.mem)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return o.mirror.Run(ctx, o.keeper.nudge) })
 	g.Go(func() error { return o.keeper.Run(ctx) })
 	g.Go(func() error { return o.candidacies(ctx) })
 	return g.Wait()
@@ -116,17 +125,19 @@ func (o *Operator) lead(ctx context.Context, session *kvstore.Session) error {
 	o.log.Info("leading", "name", o.cfg.Name)
 	o.metrics.leader.Set(1)
 	works := map[string]func(context.Context) error{
-		"heartbeat":      o.heartbeat,
-		"cluster-config": o.publishConfig,
-		"services": o.unlessHeld(func(ctx context.Context) error {
-			return newExporter(o.cfg, o.client, o.keeper.check, o.log).Run(ctx)
-		}),
-		"identity gc": o.unlessHeld(o.collect),
-		"compaction": o.unlessHeld(func(ctx context.Context) error {
-			return (&compactor{client: o.client, cfg: o.cfg, log: o.log, done: o.metrics.compacted}).Run(ctx)
-		}),
+		"heartbeat":      func(ctx context.Context) error { return o.heartbeat(ctx, fence) },
+		"cluster-config": func(ctx context.Context) error { return o.publishConfig(ctx, fence) },
+		// What the guard holds is in the mirror, so exports go on; what the keeper holds may be missing.
+		"services": func(ctx context.Context) error {
+			return gated(ctx, newExporter(o.cfg, o.client, o.mirror, fence, o.keeper.check, o.log).Run, o.keeper.hold)
+		},
+		"identity gc": o.unlessHeld(func(ctx context.Context) error { return o.collect(ctx, fence) }),
+		"compaction": func(ctx context.Context) error {
+			c := &compactor{client: o.client, cfg: o.cfg, log: o.log, fence: fence, done: o.metrics.compacted}
+			return gated(ctx, c.Run, o.keeper.hold)
+		},
 		"nodes that are gone": o.unlessHeld(func(ctx context.Context) error {
-			r := &reaper{cfg: o.cfg, client: o.client, log: o.log, check: o.keeper.check, fence: fence, done: o.metrics.gone}
+			r := &reaper{cfg: o.cfg, client: o.client, log: o.log, check: o.check, fence: fence, done: o.metrics.gone}
 			return r.Run(ctx)
 		}),
 	}
@@ -150,15 +161,34 @@ func (o *Operator) lead(ctx context.Context, session *kvstore.Session) error {
 
 // unlessHeld is work that prunes or collects, so it rests while the store may have lost rows.
 func (o *Operator) unlessHeld(run func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error { return o.keeper.gated(ctx, run) }
+	return func(ctx context.Context) error { return gated(ctx, run, o.keeper.hold, o.mirror.guard.Holding) }
+}
+
+// check looks at the store at once. An error means that nothing may be taken away now.
+func (o *Operator) check(ctx context.Context) error {
+	if err := o.keeper.check(ctx); err != nil {
+		return err
+	}
+	if held, _ := o.mirror.guard.Holding(); held {
+		return errHold
+	}
+	return nil
+}
+
+// holding tells whether the keeper or the guard holds, and when to ask again.
+func (o *Operator) holding() (bool, <-chan struct{}) {
+	if held, changed := o.keeper.hold(); held {
+		return true, changed
+	}
+	return o.mirror.guard.Holding()
 }
 
 // collect removes identity numbers that nobody uses. A collection that begins anew after a hold
 // knows no candidates of before it.
-func (o *Operator) collect(ctx context.Context) error {
+func (o *Operator) collect(ctx context.Context, f fence) error {
 	gc, err := identity.NewGC(identity.GCConfig{
 		Cluster: o.cfg.Cluster, ClusterID: o.cfg.ClusterID, MaxClusters: o.cfg.MaxClusters,
-		Interval: o.cfg.IdentityGC,
+		Interval: o.cfg.IdentityGC, Holding: o.holding, Fence: []clientv3.Cmp{f.holds()},
 	}, o.client, o.log)
 	if err != nil {
 		return err
@@ -166,7 +196,7 @@ func (o *Operator) collect(ctx context.Context) error {
 	tick := time.NewTicker(o.cfg.IdentityGC)
 	defer tick.Stop()
 	for {
-		err := o.keeper.check(ctx)
+		err := o.check(ctx)
 		if err == nil {
 			err = gc.Round(ctx)
 		}

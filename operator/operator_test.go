@@ -184,7 +184,8 @@ func TestCompactor_LeavesWhatOthersDo(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	c := kvstoretest.NewClient(t, s.ClientConfig())
 	cfg := testConfig("one")
-	k := &compactor{client: c, cfg: cfg, log: kvstoretest.Log(t), done: prometheus.NewCounter(prometheus.CounterOpts{Name: "n"})}
+	lead := testKeeper(t, c, "", "one")
+	k := &compactor{client: c, cfg: cfg, log: kvstoretest.Log(t), fence: elect(t, c, lead), done: prometheus.NewCounter(prometheus.CounterOpts{Name: "n"})}
 	now := time.Now()
 	write := func() int64 {
 		rev, err := c.Put(t.Context(), "k", []byte("v"), 0)

@@ -50,8 +50,7 @@ func (k *keeper) follow(ctx context.Context, v view, c kvstore.Continuity) error
 	}
 	if len(together) > 0 {
 		k.log.Warn("one revision deleted rows of several services, which nobody does but by hand; putting them back", "rows", len(together))
-		m.HoldUntil = time.Now().Add(holdBrief)
-		k.setHolding(true)
+		k.beginHold(v, holdBrief)
 	}
 	return nil
 }
@@ -186,7 +185,14 @@ func (k *keeper) takeOver(ctx context.Context, v view) (dirty bool, err error) {
 	dirty = !k.known || len(changed) > 0 || len(rows) != len(m.Rows) || m.Epoch != string(v.epoch.Value) ||
 		m.Witness.Revision != v.heartbeat.ModRevision
 	m.Cluster, m.ClusterID, m.Epoch, m.Revision, m.Rows = k.cfg.Cluster, v.clusterID, string(v.epoch.Value), v.revision, rows
-	m.Witness = witness{v.heartbeat.ModRevision, v.heartbeat.Value}
+	m.At = time.Now()
+	m.Witness = witness{schema.HeartbeatKey, v.heartbeat.ModRevision, v.heartbeat.Value}
+	m.Newest = witness{}
+	for key, mod := range v.rows {
+		if mod > m.Newest.Revision || mod == m.Newest.Revision && key < m.Newest.Key {
+			m.Newest = witness{key, mod, rows[key]}
+		}
+	}
 	k.mods, k.known = v.rows, true
 	k.metrics.copied.Set(float64(len(rows)))
 	k.metrics.held.Set(float64(len(m.Held)))
@@ -233,6 +239,7 @@ func (k *keeper) write(ctx context.Context, f fence, v view) error {
 		}
 		k.metrics.restored.Add(float64(len(keys)))
 		k.log.Info("service put back", "service", name, "rows", len(keys))
+		k.nudge() // to say so
 	}
 	epoch, err := schema.DecodeEpoch(v.epoch.Value)
 	if err != nil {
