@@ -80,7 +80,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	registry := metrics.NewRegistry()
 	a := &Agent{cfg: cfg, log: log, started: time.Now(), tables: newTables()}
 
-	// The store of our cluster: what is in it, and what we put there.
+	// The store of our cluster.
 	if a.client, err = kvstore.New(etcdConfig, log.With("part", "etcd")); err != nil {
 		return nil, err
 	}
@@ -93,10 +93,8 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	a.guard = kvstore.NewGuard(a.client, kvstore.GuardConfig{
 		Cluster: cfg.Cluster, File: filepath.Join(cfg.StateDir, "lineage", cfg.Cluster), Owners: true,
 	}, log.With("part", "guard"))
-	a.watches = newWatches(a.client, a.guard, cfg, a.tables, log.With("part", "watch"))
-	a.stores = newStores(a.client, a.session, cfg, a.tables, a.watches, log.With("part", "publish"))
 
-	// The other clusters, and what follows from all of them.
+	// The other clusters, what our own store holds and gets, and what follows from all of them.
 	a.checkpoints = newCheckpoints(cfg, a.client, a.tables, func() clustermesh.Status { return a.mesh.Status() }, log.With("part", "checkpoint"))
 	a.mesh, err = clustermesh.New(clustermesh.Config{
 		Dir: cfg.ClusterMeshDir, Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters, Kept: a.checkpoints,
@@ -106,6 +104,8 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	if err != nil {
 		return nil, err
 	}
+	a.watches = newWatches(a.client, a.guard, cfg, a.tables, a.mesh.OwnIPs(), log.With("part", "watch"))
+	a.stores = newStores(a.client, a.session, cfg, a.tables, a.watches, log.With("part", "publish"))
 	services := &services{
 		cfg: service.Config{Cluster: cfg.Cluster, ClusterID: cfg.ClusterID}, hold: defaultServiceHold, had: a.leftFrontends,
 		definitions: a.tables.definitions, endpoints: a.tables.endpoints, remote: a.tables.remoteServices,

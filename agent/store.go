@@ -4,15 +4,18 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
 
 	"github.com/weft-net/weft/agent/endpoint"
+	"github.com/weft-net/weft/clustermesh"
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
 // watches mirror our cluster's store into tables.
 type watches struct {
+	own         *clustermesh.OwnIPs // judges ips
 	nodes       *kvstore.Watch[schema.NodeKey, schema.Node]
 	ips         *kvstore.Watch[schema.IPKey, schema.IP]
 	identities  *kvstore.Watch[schema.IdentityKey, string]
@@ -20,12 +23,13 @@ type watches struct {
 	definitions *kvstore.Watch[schema.DefinitionKey, schema.Definition]
 }
 
-func newWatches(c *kvstore.Client, guard *kvstore.Guard, cfg Config, t tables, log *slog.Logger) watches {
+func newWatches(c *kvstore.Client, guard *kvstore.Guard, cfg Config, t tables, own *clustermesh.OwnIPs, log *slog.Logger) watches {
 	from := kvstore.WatchConfig{Source: etcd, Guard: guard}
 	s := cfg.scope()
 	return watches{
+		own:         own,
 		nodes:       kvstore.NewWatch(c, schema.Nodes(s), t.nodes, from, log.With("table", "nodes")),
-		ips:         kvstore.NewWatch(c, schema.IPs(s), t.ips, from, log.With("table", "ips")),
+		ips:         kvstore.NewWatch(c, own.Judged(schema.IPs(s)), t.ips, from, log.With("table", "ips")),
 		identities:  kvstore.NewWatch(c, schema.Identities(s), t.identities, from, log.With("table", "identities")),
 		endpoints:   kvstore.NewWatch(c, schema.Endpoints(s), t.endpoints, from, log.With("table", "endpoints")),
 		definitions: kvstore.NewWatch(c, schema.Definitions(), t.definitions, from, log.With("table", "definitions")),
@@ -33,8 +37,9 @@ func newWatches(c *kvstore.Client, guard *kvstore.Guard, cfg Config, t tables, l
 }
 
 func (w watches) parts() []part {
+	ips := func(ctx context.Context) error { return w.own.Run(ctx, w.nodes.Listed(), w.ips) }
 	return []part{
-		{"watch nodes", w.nodes.Run}, {"watch ips", w.ips.Run}, {"watch identities", w.identities.Run},
+		{"watch nodes", w.nodes.Run}, {"watch ips", ips}, {"watch identities", w.identities.Run},
 		{"watch endpoints", w.endpoints.Run}, {"watch definitions", w.definitions.Run},
 	}
 }

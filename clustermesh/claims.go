@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/state"
 )
 
 // claims says which cluster an address belongs to, by what the nodes of all clusters declare: their
@@ -29,6 +30,8 @@ type claims struct {
 	lengths [2][129]int
 	// declares counts the pod CIDRs of each cluster.
 	declares map[string]int
+	// owners are the nodes behind the claimants, those that pins stand for left out.
+	owners map[netip.Prefix][]schema.NodeKey
 	// applied is the revision of the nodes table that the claims are of; moved is closed and
 	// replaced when it grows.
 	applied uint64
@@ -60,6 +63,7 @@ func newClaims(own string, pins map[string]Pin) *claims {
 		nodes:    make(map[schema.NodeKey]nodeClaim),
 		byPrefix: make(map[netip.Prefix][]claimant),
 		declares: make(map[string]int),
+		owners:   make(map[netip.Prefix][]schema.NodeKey),
 		moved:    make(chan struct{}),
 	}
 	// A pin claims whether the remote's nodes are known or not.
@@ -87,6 +91,8 @@ func (c *claims) set(key schema.NodeKey, n schema.Node) (changed bool) {
 	}
 	c.addLocked(key.Cluster, now, 1)
 	c.addLocked(key.Cluster, old, -1)
+	c.disownLocked(key, old)
+	c.ownLocked(key, now)
 	c.nodes[key] = now
 	return true
 }
@@ -100,6 +106,7 @@ func (c *claims) remove(key schema.NodeKey) (changed bool) {
 		return false
 	}
 	c.addLocked(key.Cluster, old, -1)
+	c.disownLocked(key, old)
 	delete(c.nodes, key)
 	return true
 }
@@ -167,6 +174,16 @@ func (c *claims) reach(ctx context.Context, revision uint64) error {
 	}
 }
 
+// after waits until a watch of nodes has listed and the claims are those of what it found.
+func (c *claims) after(ctx context.Context, listed <-chan struct{}, nodes *state.Table[schema.NodeKey, schema.Node]) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-listed:
+	}
+	return c.reach(ctx, nodes.Revision())
+}
+
 // conflict names the cluster, if any, that goes before this one for an address of the prefix.
 func (c *claims) conflict(cluster string, id uint32, p netip.Prefix) (owner string, by netip.Prefix, found bool) {
 	c.mu.RLock()
@@ -193,16 +210,8 @@ func (c *claims) conflict(cluster string, id uint32, p netip.Prefix) (owner stri
 	if p.IsSingleIP() {
 		return "", by, false
 	}
-	// What others declare inside a prefix has to be looked for; prefixes are declared by nodes and
-	// there are few. The first in order is named, so that all nodes name the same.
-	var inside []netip.Prefix
-	for q := range c.byPrefix {
-		if q.Bits() > p.Bits() && p.Overlaps(q) {
-			inside = append(inside, q)
-		}
-	}
-	slices.SortFunc(inside, comparePrefixes)
-	for _, q := range inside {
+	// What others declare inside a prefix: the first in order is named, so that all nodes name the same.
+	for _, q := range c.insideLocked(p) {
 		if beaten(q, c.byPrefix[q]) {
 			return owner, by, true
 		}

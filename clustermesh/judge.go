@@ -22,7 +22,8 @@ type verdict struct {
 
 // judge decides about the rows of one remote, by the claims of all clusters. A fresh row is one
 // that arrives; a row that was taken before is judged again when claims change, and then only loses
-// to a cluster that goes before: nodes of its own that went away take nothing with them.
+// to a cluster that goes before: nodes of its own that went away, or have another address now, take
+// nothing with them.
 type judge struct {
 	claims  *claims
 	cluster string
@@ -67,8 +68,14 @@ func (j judge) ip(k schema.IPKey, row schema.IP, fresh bool) (schema.IP, verdict
 			return row, verdict{fmt.Sprintf("host %s belongs to cluster %s (%s)", row.HostIP, owner, by), true}
 		}
 	}
-	if fresh && !j.claims.covers(j.cluster, k.Prefix) {
+	if !fresh {
+		return row, verdict{}
+	}
+	if !j.claims.covers(j.cluster, k.Prefix) {
 		return row, verdict{"outside the pod CIDRs that the cluster's nodes declare", true}
+	}
+	if reason := j.claims.host(j.cluster, k.Prefix, row); reason != "" {
+		return row, verdict{reason, true}
 	}
 	return row, verdict{}
 }

@@ -29,6 +29,7 @@ type Mesh struct {
 	tables    Tables
 	claims    *claims
 	ids       *ids
+	own       *OwnIPs
 	log       *slog.Logger
 	directory *directory
 
@@ -73,6 +74,7 @@ func New(cfg Config, tables Tables, reg prometheus.Registerer, log *slog.Logger)
 		running:   make(map[string]*running),
 		remotes:   make(map[string]*remote),
 	}
+	m.own = newOwnIPs(cfg.Cluster, m.claims, tables.Nodes, cfg.Relist)
 	tables.expect(sourceDirectory)
 	if reg != nil {
 		if err := reg.Register(collector{m}); err != nil {
@@ -238,6 +240,7 @@ func (m *Mesh) followClaims(ctx context.Context) error {
 
 // judgeAgain takes back what remotes may not claim any more, and lets them claim what they may now.
 func (m *Mesh) judgeAgain() {
+	m.own.again.ask(m.own.faults)
 	bySource := make(map[state.Source]*remote)
 	m.mu.Lock()
 	for _, r := range m.remotes {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
 	"github.com/weft-net/weft/state"
@@ -27,23 +29,17 @@ type mirror[K comparable, V any] struct {
 	table    *state.Table[K, V]
 	codec    schema.Codec[K, V]
 	judge    func(k K, v V, fresh bool) (V, verdict)
-	client   *kvstore.Client
-	// relist is the least time between two lists; it doubles while lists that are asked for change
-	// nothing, up to maxRelist times.
-	relist time.Duration
-	log    *slog.Logger
-	again  chan struct{}
+	log      *slog.Logger
+	again    relisting
 
-	mu    sync.Mutex
-	watch *kvstore.Watch[K, V] // nil before the first run
-	// rejected counts those of earlier watches and those of a later judgement.
+	watch *kvstore.Watch[K, V]
+
+	mu sync.Mutex
+	// rejected counts what the watch does not: parts of rows, and those of a later judgement.
 	rejected uint64
 	// notes holds each row that the judge found fault with, until it is seen again.
 	notes map[K]note
 }
-
-// maxRelist bounds how much rarer lists become that were asked for in vain.
-const maxRelist = 64
 
 type note struct {
 	reason string
@@ -54,72 +50,24 @@ type note struct {
 func newMirror[K comparable, V any](r schema.Resource, src state.Source, table *state.Table[K, V], codec schema.Codec[K, V],
 	judge func(K, V, bool) (V, verdict), client *kvstore.Client, relist time.Duration, log *slog.Logger,
 ) *mirror[K, V] {
-	return &mirror[K, V]{
-		resource: r, source: src, table: table, codec: codec, judge: judge, client: client, relist: relist,
-		log: log, again: make(chan struct{}, 1), notes: make(map[K]note),
+	m := &mirror[K, V]{
+		resource: r, source: src, table: table, codec: codec, judge: judge,
+		log: log, again: newRelisting(relist), notes: make(map[K]note),
 	}
+	m.watch = kvstore.NewWatch(client, m.judged(), table, kvstore.WatchConfig{Source: src}, log)
+	return m
 }
 
-// run mirrors until ctx ends. It lists anew when listAgain was called.
+// run mirrors until ctx ends, once. It lists anew when listAgain was called.
 func (m *mirror[K, V]) run(ctx context.Context) error {
-	for factor := time.Duration(1); ; {
-		w := kvstore.NewWatch(m.client, m.judged(), m.table, kvstore.WatchConfig{Source: m.source}, m.log)
-		m.mu.Lock()
-		if m.watch != nil {
-			m.rejected += m.watch.Status().Rejected
-		}
-		m.watch = w
-		faults := len(m.notes)
-		m.mu.Unlock()
-		if err := m.until(ctx, w, factor*m.relist); err != nil || ctx.Err() != nil {
-			return err
-		}
-		if before := faults; m.faults() < before {
-			factor = 1
-		} else {
-			factor = min(2*factor, maxRelist)
-		}
-	}
-}
-
-// until runs a watch until ctx ends or a new list is due.
-func (m *mirror[K, V]) until(ctx context.Context, w *kvstore.Watch[K, V], least time.Duration) error {
-	wctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		err = w.Run(wctx)
-	}()
-	early := time.NewTimer(least)
-	defer early.Stop()
-	select {
-	case <-done:
-		return err
-	case <-early.C:
-	}
-	select {
-	case <-done:
-		return err
-	case <-m.again:
-		cancel()
-		<-done
-		return err
-	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.watch.Run(ctx) })
+	g.Go(func() error { return m.again.run(ctx, m.faults, m.watch.ListAgain) })
+	return g.Wait()
 }
 
 // listAgain asks for a new list, because claims changed and rows that were refused may pass now.
-// A mirror without such rows has nothing to gain and goes on.
-func (m *mirror[K, V]) listAgain() {
-	if m.faults() == 0 {
-		return
-	}
-	select {
-	case m.again <- struct{}{}:
-	default:
-	}
-}
+func (m *mirror[K, V]) listAgain() { m.again.ask(m.faults) }
 
 func (m *mirror[K, V]) faults() int {
 	m.mu.Lock()
@@ -210,9 +158,6 @@ func (m *mirror[K, V]) status() ResourceStatus {
 	st.Rejected = m.rejected
 	for k, n := range m.notes {
 		st.reject(m.codec.Prefix+m.codec.FormatKey(k), n.reason, n.at)
-	}
-	if m.watch == nil {
-		return st
 	}
 	w := m.watch.Status()
 	st.Connected, st.Revision = w.Connected, w.Revision

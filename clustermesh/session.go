@@ -118,15 +118,7 @@ func (s *session) await(ctx context.Context, r schema.Resource) error {
 		return nil
 	}
 	s.wait(r, "for the list of nodes")
-	cursor := s.nodes.table.Cursor()
-	defer cursor.Close()
-	for !s.nodes.table.SyncedBy(s.remote.source) {
-		if err := cursor.Wait(ctx); err != nil {
-			return err
-		}
-		cursor.Next(0)
-	}
-	return s.remote.claims.reach(ctx, s.nodes.table.Revision())
+	return s.remote.claims.after(ctx, s.nodes.watch.Listed(), s.nodes.table)
 }
 
 func (s *session) wait(r schema.Resource, what string) {

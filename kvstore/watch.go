@@ -110,6 +110,7 @@ type Watch[K comparable, V any] struct {
 	log    *slog.Logger
 	follow *follower
 	taps   []sink
+	first  chan struct{} // closed by the first list
 
 	mutter *rate.Limiter // log lines about rejections
 
@@ -133,7 +134,7 @@ type row[K comparable, V any] struct {
 
 // NewWatch returns a watch of the codec's prefix.
 func NewWatch[K comparable, V any](c *Client, codec schema.Codec[K, V], table *state.Table[K, V], cfg WatchConfig, log *slog.Logger) *Watch[K, V] {
-	w := &Watch[K, V]{codec: codec, table: table, source: cfg.Source, log: log, bad: map[string]Rejection{}}
+	w := &Watch[K, V]{codec: codec, table: table, source: cfg.Source, log: log, first: make(chan struct{}), bad: map[string]Rejection{}}
 	// How many bad values there are is up to the other side; the counter has them all.
 	w.mutter = rate.NewLimiter(1, 20)
 	w.follow = &follower{c: c, cfg: cfg.follow(codec.Prefix), sink: w, log: log, guard: cfg.Guard, again: make(chan struct{}, 1)}
@@ -151,6 +152,10 @@ func (w *Watch[K, V]) Run(ctx context.Context) error {
 	}
 	return w.follow.run(ctx)
 }
+
+// Listed returns a channel that is closed once the prefix was listed and its rows are in the table,
+// whether the source could be marked synced or not.
+func (w *Watch[K, V]) Listed() <-chan struct{} { return w.first }
 
 // ListAgain asks for another list once the store is followed: values that the codec refused may pass
 // now. One that is asked for before the last has begun is the same one.
@@ -232,6 +237,9 @@ func (w *Watch[K, V]) listed(revision int64, continuity Continuity) {
 	w.log.Info("prefix listed", "prefix", w.codec.Prefix, "source", w.source, "revision", revision,
 		"rows", len(w.pending), "held", held, "changed", put, "deleted", deleted, "continuity", continuity)
 	w.pending = nil
+	if !w.follow.status().synced {
+		close(w.first)
+	}
 	w.mu.Lock()
 	for key := range w.bad {
 		if _, still := w.seen[key]; !still {
