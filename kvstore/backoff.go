@@ -7,6 +7,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"google.golang.org/grpc/connectivity"
 )
 
 // backoff is the pause between attempts: it doubles from min to max, and each pause is spread
@@ -24,17 +26,39 @@ func (b *backoff) delay() time.Duration {
 	return d
 }
 
-// pause waits for the next pause and returns false if ctx ended.
-func (b *backoff) pause(ctx context.Context) bool {
-	t := time.NewTimer(b.delay())
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
+// pause waits for the next pause and returns false if ctx ended. A connection of c that was lost and
+// stands again ends it: pauses grow while a store is away, and nobody should wait out the last one
+// when it is back. The attempts to connect have a spread of their own.
+func (b *backoff) pause(ctx context.Context, c *Client) bool {
+	wctx, cancel := context.WithTimeout(ctx, b.delay())
+	defer cancel()
+	if c.returned(wctx) {
+		b.reset()
 	}
+	return ctx.Err() == nil
 }
 
 // reset makes the next pause the shortest.
 func (b *backoff) reset() { b.next = 0 }
+
+// returned waits until ctx ends and returns false, or until the connection, which is lost now or
+// will be meanwhile, stands again.
+func (c *Client) returned(ctx context.Context) bool {
+	conn := c.etcd.ActiveConnection()
+	for s, lost := conn.GetState(), false; ; s = conn.GetState() {
+		switch s {
+		case connectivity.Ready:
+			if lost {
+				return true
+			}
+		case connectivity.Idle:
+			lost = true
+			conn.Connect() // nobody asks for anything meanwhile
+		default:
+			lost = true
+		}
+		if !conn.WaitForStateChange(ctx, s) {
+			return false
+		}
+	}
+}

@@ -141,7 +141,7 @@ func (f *follower) run(ctx context.Context) error {
 		if was {
 			f.log.Info("watch interrupted", "prefix", f.cfg.prefix, "error", err)
 		}
-		if !pause.pause(ctx) {
+		if !pause.pause(ctx, f.c) {
 			return nil
 		}
 	}

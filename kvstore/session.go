@@ -190,7 +190,7 @@ func (s *Session) Run(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			if !pause.pause(ctx) {
+			if !pause.pause(ctx, s.c) {
 				return nil
 			}
 			continue

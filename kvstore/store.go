@@ -44,7 +44,7 @@ type StoreConfig[K comparable, V any] struct {
 	// MaxOps is the number of writes in one transaction. Default 100; etcd's own limit is 128.
 	MaxOps int
 	// MinBackoff and MaxBackoff bound the time between two attempts at one row, or at any row
-	// while the store is not reachable. Defaults 50 ms and 15 s.
+	// while the store gives errors; a connection that comes back ends that. Defaults 50 ms and 5 s.
 	MinBackoff, MaxBackoff time.Duration
 }
 
@@ -126,7 +126,7 @@ func NewStore[K comparable, V any](c *Client, sess *Session, codec schema.Codec[
 		cfg.MinBackoff = 50 * time.Millisecond
 	}
 	if cfg.MaxBackoff <= 0 {
-		cfg.MaxBackoff = 15 * time.Second
+		cfg.MaxBackoff = 5 * time.Second
 	}
 	s := &Store[K, V]{
 		c:      c,
@@ -203,12 +203,11 @@ func (s *Store[K, V]) lease() (Lease, <-chan struct{}) {
 }
 
 // wait returns when the table, the feed or the lease has something new, or at next, unless that is
-// zero.
+// zero. A pause of all rows ends when the connection is back.
 func (s *Store[K, V]) wait(ctx context.Context, cursor *state.Cursor[K, V], lease <-chan struct{}, next time.Time) error {
 	wctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	defer cancel()
+	var wg sync.WaitGroup
 	var timer <-chan time.Time
 	if !next.IsZero() {
 		t := time.NewTimer(time.Until(next))
@@ -224,7 +223,23 @@ func (s *Store[K, V]) wait(ctx context.Context, cursor *state.Cursor[K, V], leas
 		case <-timer:
 		}
 	})
-	if err := cursor.Wait(wctx); err != nil && wctx.Err() == nil {
+	back := false
+	if time.Now().Before(s.pauseUntil) {
+		wg.Go(func() {
+			if s.c.returned(wctx) {
+				back = true
+				cancel()
+			}
+		})
+	}
+	err := cursor.Wait(wctx)
+	woken := wctx.Err() != nil
+	cancel()
+	wg.Wait()
+	if back {
+		s.unpause()
+	}
+	if err != nil && !woken {
 		return err
 	}
 	return nil

@@ -276,6 +276,19 @@ func (s *Store[K, V]) fail(b *batch[K, V], err error, due time.Time) {
 	}
 }
 
+// unpause ends the pause of all rows.
+func (s *Store[K, V]) unpause() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for it := range s.dirty {
+		if it.due.Equal(s.pauseUntil) {
+			it.due = time.Time{}
+		}
+	}
+	s.pauseUntil = time.Time{}
+	s.pause.reset()
+}
+
 // delayed gives each row of a refused transaction its own pause.
 func (s *Store[K, V]) delayed(b *batch[K, V]) {
 	s.mu.Lock()

@@ -32,7 +32,8 @@ type WatchConfig struct {
 	// Silence is how long a connected store may say nothing before the connection is given up.
 	// Default three times Progress.
 	Silence time.Duration
-	// MinBackoff and MaxBackoff bound the pause after an error. Defaults 50 ms and 15 s.
+	// MinBackoff and MaxBackoff bound the pause after an error, which a connection that comes back
+	// ends. Defaults 50 ms and 5 s.
 	MinBackoff, MaxBackoff time.Duration
 	// Guard judges what is absent from the store, together with the other watches of the client.
 	// Nil: what a list does not name is deleted.
@@ -65,7 +66,7 @@ func (c WatchConfig) follow(prefix string) followConfig {
 		f.minBackoff = 50 * time.Millisecond
 	}
 	if f.maxBackoff <= 0 {
-		f.maxBackoff = 15 * time.Second
+		f.maxBackoff = 5 * time.Second
 	}
 	return f
 }
