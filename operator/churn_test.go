@@ -30,7 +30,7 @@ type churn struct {
 
 // TestChurn_StaysBelowQuota writes three times the quota.
 func TestChurn_StaysBelowQuota(t *testing.T) {
-	churn{quota: 32 << 20, rows: 500, value: 4 << 10, perTurn: 800, total: 96 << 20}.run(t)
+	churn{quota: 16 << 20, rows: 250, value: 4 << 10, perTurn: 400, total: 48 << 20}.run(t)
 }
 
 // TestSoak_Churn writes 325 rows a second, as of 36,000 endpoints that live for some minutes each, until

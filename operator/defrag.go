@@ -113,7 +113,9 @@ func (d *defragmenter) healthy(ctx context.Context) ([]member, error) {
 		if len(m.ClientURLs) == 0 || m.IsLearner {
 			return nil, fmt.Errorf("member %s does not serve yet", m.Name)
 		}
-		st, err := d.client.Etcd().Status(ctx, m.ClientURLs[0])
+		sctx, stop := context.WithTimeout(ctx, 5*time.Second)
+		st, err := d.client.Etcd().Status(sctx, m.ClientURLs[0])
+		stop()
 		if err != nil {
 			return nil, fmt.Errorf("member %s: %w", m.Name, err)
 		}

@@ -20,7 +20,7 @@ import (
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(kvstoretest.Patient{M: m}) }
 
 func testConfig(name string) Config {
 	c := DefaultConfig()

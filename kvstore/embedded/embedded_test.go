@@ -5,9 +5,12 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,14 +32,21 @@ func (p patient) Run() int {
 	return code
 }
 
+// freeURL is one below the ports that connections begin at: nobody gets it while a server that had it
+// is down.
 func freeURL(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.N(22000)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return fmt.Sprintf("http://%s", l.Addr())
 	}
-	defer l.Close()
-	return fmt.Sprintf("http://%s", l.Addr())
 }
 
 func dial(t *testing.T, url string) *clientv3.Client {
