@@ -1,0 +1,99 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"sort"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// log is the history: what each revision changed, oldest first. It is complete from first on.
+type log struct {
+	first   int64
+	entries []*entry
+	bytes   int64
+}
+
+// entry is one revision that changed something.
+type entry struct {
+	rev     int64
+	at      time.Time // when it was seen here
+	bytes   int64
+	changes []change
+}
+
+// change is one event with its version.
+type change struct {
+	*mvccpb.Event
+	version *version
+}
+
+func (l *log) append(en *entry) {
+	l.entries = append(l.entries, en)
+	l.bytes += en.bytes
+}
+
+// drop forgets the oldest entry.
+func (l *log) drop() {
+	l.first = l.entries[0].rev + 1
+	l.bytes -= l.entries[0].bytes
+	l.entries[0] = nil
+	l.entries = l.entries[1:]
+}
+
+// prepend puts older entries before what is there; they are complete from first on.
+func (l *log) prepend(first int64, older []*entry) {
+	l.entries = append(older, l.entries...)
+	l.first = first
+	for _, en := range older {
+		l.bytes += en.bytes
+	}
+}
+
+// Change is one event of the history.
+type Change struct {
+	*mvccpb.Event                  // never to be written
+	Prev          *mvccpb.KeyValue // what was before; nil: the key did not exist
+}
+
+// Batch is a run of changes: everything that happened from a revision on up to Through, inclusive.
+type Batch struct {
+	Changes []Change
+	Through int64
+}
+
+// Since returns what happened from a revision on: whole revisions, and no more of them than needed
+// for about max changes. If there is nothing yet, the batch is empty and reaches to the newest
+// revision. Prev is only set with prev. The error is a *CompactedError, or *FillingError if the
+// answer will be known later.
+func (s *Store) Since(from int64, limit int, prev bool) (Batch, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	newest := s.view.Load().rev
+	if from < s.log.first {
+		if s.fill != nil && from >= s.fill.from {
+			return Batch{}, &FillingError{s.fill.done}
+		}
+		return Batch{}, &CompactedError{s.log.first}
+	}
+	es := s.log.entries
+	es = es[sort.Search(len(es), func(i int) bool { return es[i].rev >= from }):]
+	b := Batch{Through: max(newest, from-1)}
+	for i, en := range es {
+		if i > 0 && len(b.Changes)+len(en.changes) > limit {
+			b.Through = es[i-1].rev
+			return b, nil
+		}
+		for _, c := range en.changes {
+			out := Change{Event: c.Event}
+			if p := c.version.prev.Load(); prev && p != nil && !p.deleted() {
+				out.Prev = p.kv
+			}
+			b.Changes = append(b.Changes, out)
+		}
+	}
+	return b, nil
+}
