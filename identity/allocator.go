@@ -344,6 +344,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.followKnown(ctx) })
 	g.Go(func() error { return a.followLease(ctx) })
+	g.Go(func() error { return a.followHold(ctx) })
 	g.Go(func() error { return a.settleAll(ctx) })
 	g.Go(func() error { return a.batch.run(ctx) })
 	return g.Wait()

@@ -49,6 +49,20 @@ func (a *Allocator) holding() (bool, <-chan struct{}) {
 	return a.cfg.Holding()
 }
 
+// followHold notes all sets when a hold begins or ends: what was deleted by hand is seen by no other
+// sign while the mirror keeps it.
+func (a *Allocator) followHold(ctx context.Context) error {
+	for {
+		_, changed := a.holding()
+		select {
+		case <-changed:
+			a.settleHeld()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // waitReady waits until the mirror can be asked: it has synced, or the store is on hold, where it
 // shows the last that is known.
 func (a *Allocator) waitReady(ctx context.Context) error {

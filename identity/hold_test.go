@@ -124,3 +124,20 @@ func TestHold_NothingIsCollected(t *testing.T) {
 		t.Errorf("got %+v", st)
 	}
 }
+
+// What somebody deletes by hand while the mirror keeps it is written again, at the old number.
+func TestHold_PutsBackWhatIsHeld(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	h := newHold(false)
+	a := startWith(t, s.Client(), Config{Node: netip.MustParseAddr("172.16.0.1"), Holding: h.holding})
+	id := a.must(t, set("held"))
+	ref := a.referenceKey(set("held").String())
+	if _, err := a.client.Delete(timeout(t), ref); err != nil {
+		t.Fatal(err)
+	}
+	h.set(true)
+	eventually(t, "reference is back", func() bool {
+		kv, ok, err := a.client.Get(timeout(t), ref)
+		return err == nil && ok && string(kv.Value) == id.String()
+	})
+}
