@@ -67,15 +67,15 @@ func (s *stream) send(r *pb.WatchRequest) error {
 	return nil
 }
 
-// recv returns the next message. The error of a watch that the etcd ended is a *CompactedError where
-// that is why.
+// recv returns the next message. The error of the watch of the keys is a *CompactedError where that
+// is why the etcd ended it.
 func (s *stream) recv() (*pb.WatchResponse, error) {
 	resp, err := s.rpc.Recv()
 	if err != nil {
 		return nil, fmt.Errorf("watch: %w", rpctypes.Error(err))
 	}
 	if resp.Canceled {
-		if resp.CompactRevision != 0 {
+		if resp.CompactRevision != 0 && resp.WatchId == watchKeys {
 			return resp, fmt.Errorf("watch: %w", &CompactedError{resp.CompactRevision})
 		}
 		reason := resp.CancelReason
