@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"github.com/weft-net/weft/kvstore"
@@ -27,7 +30,7 @@ type GCConfig struct {
 	// Interval is the time between two rounds. It must not be shorter than the lease of references:
 	// a node that lost it has that long to write them again. Default 15 min.
 	Interval time.Duration
-	// Rate is how many numbers are looked at or removed per second. Default 2500 per minute.
+	// Rate is how many numbers are removed per second. Default 2500 per minute.
 	Rate rate.Limit
 	// Rest is how long a freed number is not given out again. Default 24 h.
 	Rest time.Duration
@@ -119,7 +122,7 @@ func (g *GC) Run(ctx context.Context) error {
 	}
 }
 
-// gcBatch is how many numbers one transaction looks at or removes; etcd's limit is 128.
+// gcBatch is how many numbers one transaction removes; etcd's limit is 128.
 const gcBatch = 64
 
 // master is a number as a round found it.
@@ -206,80 +209,85 @@ func (g *GC) list(ctx context.Context) ([]master, error) {
 	return masters, nil
 }
 
-// unreferenced returns the masters to which there is no reference.
+// unreferenced returns the masters to which there is no reference. All references are read at once:
+// to ask for each number's costs the store ten times as much.
 func (g *GC) unreferenced(ctx context.Context, masters []master) ([]master, error) {
+	l, err := g.client.List(ctx, schema.IdentityValuesPrefix, kvstore.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("look for references: %w", err)
+	}
+	rivals := map[string]bool{} // by labels
+	for _, m := range masters {
+		rivals[m.labels] = m.rivals
+	}
+	type reference struct{ labels, number string }
+	refs, used := map[string]bool{}, map[reference]bool{} // used: of rivals only
+	for _, kv := range l.KVs {
+		// Labels may have slashes, an address has none. What else stands under labels counts too.
+		tail := kv.Key[len(schema.IdentityValuesPrefix):]
+		for at := strings.LastIndexByte(tail, '/'); at >= 0; at = strings.LastIndexByte(tail[:at], '/') {
+			labels := tail[:at]
+			refs[labels] = true
+			if rivals[labels] {
+				used[reference{labels, string(kv.Value)}] = true
+			}
+		}
+	}
 	var unused []master
-	for len(masters) > 0 {
-		batch := masters[:min(gcBatch, len(masters))]
-		masters = masters[len(batch):]
-		if err := g.limit.WaitN(ctx, len(batch)); err != nil {
-			return nil, err
+	for _, m := range masters {
+		inUse := refs[m.labels]
+		if m.rivals {
+			m.others, inUse = inUse, used[reference{m.labels, string(schema.EncodeIdentityReference(uint32(m.id)))}]
 		}
-		ops := make([]clientv3.Op, len(batch))
-		for i, m := range batch {
-			opts := []clientv3.OpOption{clientv3.WithPrefix()}
-			if !m.rivals {
-				// One is enough: whatever it says, it is of these labels. More than one
-				// number is the rare case in which the values have to be read.
-				opts = append(opts, clientv3.WithKeysOnly(), clientv3.WithLimit(1))
-			}
-			ops[i] = clientv3.OpGet(schema.IdentityReferencesPrefix(m.labels), opts...)
-		}
-		resp, err := g.client.Txn(ctx).Then(ops...).Commit()
-		if err != nil {
-			return nil, fmt.Errorf("look for references: %w", err)
-		}
-		for i, m := range batch {
-			kvs := resp.Responses[i].GetResponseRange().Kvs
-			used := len(kvs) > 0
-			if m.rivals {
-				m.others, used = used, false
-				for _, kv := range kvs {
-					used = used || string(kv.Value) == string(schema.EncodeIdentityReference(uint32(m.id)))
-				}
-			}
-			if !used {
-				unused = append(unused, m)
-			}
+		if !inUse {
+			unused = append(unused, m)
 		}
 	}
 	return unused, nil
 }
 
+// gcParallel is how many transactions of removals are under way at once.
+const gcParallel = 4
+
 // remove removes masters, unless something has changed since they were looked at. One transaction
 // holds many removals, each with its own condition.
 func (g *GC) remove(ctx context.Context, due []master) error {
-	for len(due) > 0 {
-		batch := due[:min(gcBatch, len(due))]
-		due = due[len(batch):]
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(gcParallel)
+	for batch := range slices.Chunk(due, gcBatch) {
 		if err := g.limit.WaitN(ctx, len(batch)); err != nil {
-			return err
+			return errors.Join(work.Wait(), err)
 		}
 		if g.held() {
-			return nil
+			break
 		}
-		ops := make([]clientv3.Op, len(batch))
-		for i, m := range batch {
-			op, err := g.removal(m)
-			if err != nil {
-				return err
-			}
-			ops[i] = op
-		}
-		resp, err := g.commit(ctx, ops...)
-		if err != nil {
-			return fmt.Errorf("remove numbers: %w", err)
-		}
-		n := uint64(0)
-		for i := range batch {
-			if resp.Responses[i].GetResponseTxn().Succeeded {
-				n++
-			}
-		}
-		g.mu.Lock()
-		g.stats.Removed += n
-		g.mu.Unlock()
+		work.Go(func() error { return g.removeBatch(ctx, batch) })
 	}
+	return work.Wait()
+}
+
+func (g *GC) removeBatch(ctx context.Context, batch []master) error {
+	ops := make([]clientv3.Op, len(batch))
+	for i, m := range batch {
+		op, err := g.removal(m)
+		if err != nil {
+			return err
+		}
+		ops[i] = op
+	}
+	resp, err := g.commit(ctx, ops...)
+	if err != nil {
+		return fmt.Errorf("remove numbers: %w", err)
+	}
+	n := uint64(0)
+	for i := range batch {
+		if resp.Responses[i].GetResponseTxn().Succeeded {
+			n++
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stats.Removed += n
 	return nil
 }
 
