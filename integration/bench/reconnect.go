@@ -235,7 +235,7 @@ func wait(ctx context.Context, what string, done func() bool) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("wait for %s: %w", what, err)
 		}
-		time.Sleep(200 * time.Microsecond)
+		time.Sleep(time.Millisecond)
 	}
 	return nil
 }
@@ -245,7 +245,7 @@ func wait(ctx context.Context, what string, done func() bool) error {
 func (a *absence) converged(ctx context.Context, revision int64) error {
 	err := wait(ctx, "the watch", func() bool {
 		st := a.mirror.watch.Status()
-		return st.Connected && st.Synced && st.Revision >= revision
+		return st.Synced && st.Revision >= revision
 	})
 	for _, p := range a.differs {
 		if err == nil {

@@ -65,6 +65,14 @@ func rows(m Machine) []Row {
 			Measure: measureReconnect,
 		},
 		{
+			Name: "C8", What: "identity numbers given out and collected, against bare transactions",
+			Measure: measureNumbers,
+		},
+		{
+			Name: "lineage", What: "an agent reconnects and nothing was missed: knowing it, against bare streams",
+			Measure: measureLineage,
+		},
+		{
 			Name: "native", What: "native between nodes, against wire, routing and empty programs", Controls: append(rr, crr...),
 			Ratios: against(Native, Veth, Kernel, Floor),
 		},
