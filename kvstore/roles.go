@@ -120,16 +120,25 @@ func accounts(cfg InitConfig) ([]role, []user) {
 			under(schema.IdentitiesPrefix, write),
 			under(schema.DefinitionsPrefix, write),
 			under(schema.VIPsPrefix, write),
+			exactly(schema.DecisionKey, write), // of a person at any node, for all
 		}},
 		{"operator", []permission{
 			under("cilium/", read),
+			under(schema.WeftPrefix, read),
 			exactly(schema.HeartbeatKey, write),
 			exactly(schema.ClusterConfigPrefix+cfg.Cluster, write),
 			under(schema.SyncedPrefix+cfg.Cluster+"/", write),
 			under(schema.ServicesPrefix+cfg.Cluster+"/", write),
 			under(schema.IPsPrefix, write), // of nodes that are gone for good
 			under(schema.IdentitiesPrefix, write),
-			under(schema.WeftPrefix, write),
+			exactly(schema.EpochKey, write),
+			exactly(schema.RestoredKey, write),
+			under(schema.ElectionsPrefix, write),
+			under(schema.DefinitionsPrefix, write), // what a lost store had, put back
+			under(schema.VIPsPrefix, write),
+			under(schema.RestingPrefix, write),
+			under(schema.OwnersPrefix, write), // its own, and those of nodes that are gone for good
+			under(schema.EndpointsPrefix, write),
 		}},
 	}
 	users := []user{

@@ -6,6 +6,7 @@ package operator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // nothing.
 type compactor struct {
 	client *kvstore.Client
+	admin  *kvstore.Client // nil: client
 	cfg    Config
 	log    *slog.Logger
 	fence  fence
@@ -81,7 +83,19 @@ func (c *compactor) turn(ctx context.Context, now time.Time) error {
 	if err := c.fence.check(ctx, c.client); err != nil {
 		return err
 	}
-	if _, err := c.client.Etcd().Compact(ctx, target); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+	admin := c.client
+	if c.admin != nil {
+		admin = c.admin
+	}
+	err = admin.Do(ctx, "compact", func(ctx context.Context) error {
+		_, err := admin.Etcd().Compact(ctx, target)
+		return err
+	})
+	var denied *kvstore.EndpointError
+	switch {
+	case errors.As(err, &denied) && denied.Reason == kvstore.ReasonUnauthorised:
+		return fmt.Errorf("etcd with auth lets only its root role compact: give the operator an etcd-admin file, or start etcd with --auto-compaction-retention=10m: %w", err)
+	case err != nil && !errors.Is(err, rpctypes.ErrCompacted):
 		return err
 	}
 	c.done.Inc()

@@ -22,6 +22,7 @@ type Config struct {
 	ClusterID   uint32
 	MaxClusters uint32 // 255 or 511, equal in the whole mesh
 	Etcd        string // etcd client file of the cluster's store
+	EtcdAdmin   string // etcd client file of the administrator, for what etcd with auth allows only to its root role; empty: etcd's
 	Metrics     string // address:port of the Prometheus metrics; empty: off
 	StateDir    string // where the last good copy of the cluster's rows is kept; empty: in memory only
 	Defragment  bool   // members one at a time, when much of their file is free; etcd asks for its root role
@@ -84,6 +85,7 @@ type configFile struct {
 	ClusterID   *uint32 `json:"cluster-id"`
 	MaxClusters *uint32 `json:"max-clusters"`
 	Etcd        *string `json:"etcd"`
+	EtcdAdmin   *string `json:"etcd-admin"`
 	Metrics     *string `json:"metrics"`
 	LeaderTTL   *string `json:"leader-ttl"`
 	Heartbeat   *string `json:"heartbeat"`
@@ -120,6 +122,7 @@ func parseConfig(b []byte) (Config, error) {
 	set(&c.ClusterID, f.ClusterID)
 	set(&c.MaxClusters, f.MaxClusters)
 	set(&c.Etcd, f.Etcd)
+	set(&c.EtcdAdmin, f.EtcdAdmin)
 	set(&c.Metrics, f.Metrics)
 	set(&c.StateDir, f.StateDir)
 	set(&c.Defragment, f.Defragment)

@@ -213,7 +213,7 @@ func (k *keeper) look(ctx context.Context) (view, error) {
 	config := schema.ClusterConfigPrefix + k.cfg.Cluster
 	nodes := schema.NodesPrefix + k.cfg.Cluster + "/"
 	ops := []clientv3.Op{
-		clientv3.OpGet(schema.EpochKey), clientv3.OpGet(schema.HeartbeatKey), clientv3.OpGet(restoredKey),
+		clientv3.OpGet(schema.EpochKey), clientv3.OpGet(schema.HeartbeatKey), clientv3.OpGet(schema.RestoredKey),
 		clientv3.OpGet(schema.DecisionKey),
 		clientv3.OpGet(config, clientv3.WithKeysOnly()),
 		clientv3.OpGet(nodes, clientv3.WithPrefix(), clientv3.WithKeysOnly()),

@@ -31,13 +31,15 @@ type Operator struct {
 	cfg     Config
 	log     *slog.Logger
 	client  *kvstore.Client
+	admin   *kvstore.Client // for compaction and defragmentation
 	metrics *metrics
 	keeper  *keeper
 	mirror  *mirror
 }
 
-// New returns an operator on the cluster's store. It touches nothing.
-func New(cfg Config, client *kvstore.Client, reg prometheus.Registerer, log *slog.Logger) (*Operator, error) {
+// New returns an operator on the cluster's store; admin is a client of the same store that may compact
+// and defragment, nil if that is client. It touches nothing.
+func New(cfg Config, client, admin *kvstore.Client, reg prometheus.Registerer, log *slog.Logger) (*Operator, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("operator: %w", err)
 	}
@@ -45,8 +47,11 @@ func New(cfg Config, client *kvstore.Client, reg prometheus.Registerer, log *slo
 	if err != nil {
 		return nil, fmt.Errorf("operator: %w", err)
 	}
+	if admin == nil {
+		admin = client
+	}
 	o := &Operator{
-		cfg: cfg, log: log, client: client, metrics: m,
+		cfg: cfg, log: log, client: client, admin: admin, metrics: m,
 		keeper: newKeeper(cfg, client, m, log), mirror: newMirror(cfg, client, log),
 	}
 	o.keeper.guard = o.mirror.guard.Status
@@ -133,7 +138,7 @@ func (o *Operator) lead(ctx context.Context, session *kvstore.Session) error {
 		},
 		"identity gc": o.unlessHeld(func(ctx context.Context) error { return o.collect(ctx, fence) }),
 		"compaction": func(ctx context.Context) error {
-			c := &compactor{client: o.client, cfg: o.cfg, log: o.log, fence: fence, done: o.metrics.compacted}
+			c := &compactor{client: o.client, admin: o.admin, cfg: o.cfg, log: o.log, fence: fence, done: o.metrics.compacted}
 			return gated(ctx, c.Run, o.keeper.hold)
 		},
 		"nodes that are gone": o.unlessHeld(func(ctx context.Context) error {
@@ -143,7 +148,7 @@ func (o *Operator) lead(ctx context.Context, session *kvstore.Session) error {
 	}
 	if o.cfg.Defragment {
 		works["defragmentation"] = (&defragmenter{
-			client: o.client, log: o.log, fence: fence, last: o.metrics.defragged,
+			client: o.admin, log: o.log, fence: fence, last: o.metrics.defragged,
 			every: defragEvery, smallest: defragSmallest, free: defragFree,
 		}).Run
 	}

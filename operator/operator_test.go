@@ -32,7 +32,7 @@ func testConfig(name string) Config {
 // start runs an operator until the test ends or stop is called.
 func start(t *testing.T, cfg Config, client *kvstore.Client) (o *Operator, stop func()) {
 	t.Helper()
-	o, err := New(cfg, client, prometheus.NewRegistry(), kvstoretest.Log(t))
+	o, err := New(cfg, client, nil, prometheus.NewRegistry(), kvstoretest.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,10 +18,6 @@ import (
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
-// restoredKey says in which epoch rows were put back, so that an operator with an older copy does
-// not put back what was deleted since.
-const restoredKey = schema.WeftPrefix + "restored"
-
 // follow decides what absent rows mean in a store that is still the one it was.
 func (k *keeper) follow(ctx context.Context, v view, c kvstore.Continuity) error {
 	m := &k.mem
@@ -245,7 +241,7 @@ func (k *keeper) write(ctx context.Context, f fence, v view) error {
 	if err != nil {
 		return fmt.Errorf("put back: %w", err)
 	}
-	if _, err := k.client.Txn(ctx).If(f.holds(), same).Then(clientv3.OpPut(restoredKey, epoch.ID)).Commit(); err != nil {
+	if _, err := k.client.Txn(ctx).If(f.holds(), same).Then(clientv3.OpPut(schema.RestoredKey, epoch.ID)).Commit(); err != nil {
 		return fmt.Errorf("put back: %w", err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,8 +48,15 @@ func operatorCommand(a *app) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, client.Close()) }()
+			admin, err := adminClient(cfg, log.With("part", "etcd"))
+			if err != nil {
+				return err
+			}
+			if admin != nil {
+				defer func() { err = errors.Join(err, admin.Close()) }()
+			}
 			registry := metrics.NewRegistry()
-			o, err := operator.New(cfg, client, registry, log.With("part", "operator"))
+			o, err := operator.New(cfg, client, admin, registry, log.With("part", "operator"))
 			if err != nil {
 				return err
 			}
@@ -71,4 +79,16 @@ func operatorCommand(a *app) *cobra.Command {
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&format, "log-format", "text", "text or json")
 	return cmd
+}
+
+// adminClient is a client of the store with the administrator's rights, nil if the settings name none.
+func adminClient(cfg operator.Config, log *slog.Logger) (*kvstore.Client, error) {
+	if cfg.EtcdAdmin == "" {
+		return nil, nil
+	}
+	etcd, err := kvstore.ReadConfigFile(cfg.EtcdAdmin)
+	if err != nil {
+		return nil, fmt.Errorf("etcd-admin: %w", err)
+	}
+	return kvstore.New(etcd, log)
 }

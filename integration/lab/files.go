@@ -56,7 +56,7 @@ func (l *Lab) writeCluster(c *Cluster) error {
 	}
 	if err := writeYAML(operatorConfig(c), map[string]any{
 		"name": c.Name + "-operator", "cluster": c.Name, "cluster-id": c.ID, "etcd": etcd,
-		"state-dir": filepath.Join(dir, "operator-state"),
+		"etcd-admin": c.EtcdConfig, "state-dir": filepath.Join(dir, "operator-state"),
 	}); err != nil {
 		return err
 	}

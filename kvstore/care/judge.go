@@ -138,7 +138,8 @@ func judgeSize(s *Status) {
 	}
 	if !s.HistoryFrom.IsZero() && s.At.Sub(s.HistoryFrom) > HistoryAge {
 		s.warn(fmt.Sprintf("not compacted for %s", s.At.Sub(s.HistoryFrom).Round(time.Minute)),
-			"the store grows until its quota", "check that an operator leads: weft store status shows its heartbeat")
+			"the store grows until its quota", "check that an operator leads: weft store status shows its heartbeat",
+			"with auth, only etcd's root role may compact: give the operator an etcd-admin file, or start etcd with --auto-compaction-retention=10m")
 	}
 }
 

@@ -36,8 +36,11 @@ const (
 
 // Prefixes and keys of weft's own rows. No Cilium peer reads or needs them.
 const (
-	WeftPrefix        = "weft/v1/"
-	EpochKey          = "weft/v1/epoch"
+	WeftPrefix = "weft/v1/"
+	EpochKey   = "weft/v1/epoch"
+	// RestoredKey holds the ID of the epoch in which an operator put back the rows of the cluster, so
+	// that one with an older copy does not put back what was deleted since.
+	RestoredKey       = "weft/v1/restored"
 	EndpointsPrefix   = "weft/v1/endpoints/"
 	DefinitionsPrefix = "weft/v1/services/"
 	VIPsPrefix        = "weft/v1/vips/"
