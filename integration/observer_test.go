@@ -27,9 +27,13 @@ type observer struct {
 	logs map[string]string // of clients, by the pod that calls
 	stop context.CancelFunc
 	done sync.WaitGroup
+	made int // spares, to name the next one
 
-	mu   sync.Mutex
-	here map[string]map[string]bool // by node: the pods' addresses in its ipcache
+	numbers map[uint32]bool // identities of spares
+
+	mu    sync.Mutex
+	owner map[string]string          // of an address: the cluster
+	here  map[string]map[string]bool // by node: the addresses in its ipcache
 }
 
 // watchPeriod is how often a node's map is read. What is gone for less may go unseen.
@@ -39,14 +43,13 @@ const watchPeriod = 100 * time.Millisecond
 func (m *mesh) observe() *observer {
 	m.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	o := &observer{m: m, rec: history.NewRecorder(nil), logs: map[string]string{}, stop: stop, here: map[string]map[string]bool{}}
-	owner := map[string]string{} // of an address: the cluster
+	o := &observer{
+		m: m, rec: history.NewRecorder(nil), logs: map[string]string{}, stop: stop,
+		owner: map[string]string{}, here: map[string]map[string]bool{}, numbers: map[uint32]bool{},
+	}
 	for _, c := range m.Clusters {
 		for _, n := range c.Nodes {
 			for _, p := range n.Pods {
-				for _, addr := range p.Addresses {
-					owner[addr.String()] = c.Name
-				}
 				o.row(history.Born, p)
 			}
 		}
@@ -55,7 +58,7 @@ func (m *mesh) observe() *observer {
 		for _, n := range c.Nodes {
 			o.here[n.Name] = map[string]bool{}
 			o.done.Add(1)
-			go func() { defer o.done.Done(); o.follow(ctx, n, owner) }()
+			go func() { defer o.done.Done(); o.follow(ctx, n) }()
 		}
 	}
 	m.t.Cleanup(func() { stop(); o.done.Wait() })
@@ -64,13 +67,16 @@ func (m *mesh) observe() *observer {
 
 // row says what a pod's owner wants of its addresses.
 func (o *observer) row(kind history.Kind, p lab.Pod) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	for _, addr := range p.Addresses {
+		o.owner[addr.String()] = p.Cluster
 		o.rec.Add(history.Record{Kind: kind, By: p.Node, Store: p.Cluster, Prefix: "ipcache", Key: addr.String()})
 	}
 }
 
 // follow reads one node's map again and again. While its agent is away nobody looks.
-func (o *observer) follow(ctx context.Context, n lab.Node, owner map[string]string) {
+func (o *observer) follow(ctx context.Context, n lab.Node) {
 	client, conn, err := api.Dial(n.Socket)
 	if err != nil {
 		o.m.t.Error(err)
@@ -86,7 +92,7 @@ func (o *observer) follow(ctx context.Context, n lab.Node, owner map[string]stri
 		case <-tick.C:
 		}
 		if entries, err := mapEntries(ctx, client, "ipcache"); err == nil {
-			o.compare(n.Name, entries, owner)
+			o.compare(n.Name, entries)
 		}
 		if list, err := client.EndpointList(ctx, &api.EndpointListRequest{}); err == nil {
 			for _, ep := range list.Endpoints {
@@ -99,11 +105,11 @@ func (o *observer) follow(ctx context.Context, n lab.Node, owner map[string]stri
 	}
 }
 
-func (o *observer) compare(node string, entries map[string][]byte, owner map[string]string) {
+func (o *observer) compare(node string, entries map[string][]byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	here := o.here[node]
-	for addr, cluster := range owner {
+	for addr, cluster := range o.owner {
 		_, is := entries[addr]
 		if is == here[addr] {
 			continue
@@ -149,16 +155,6 @@ func (o *observer) wait() {
 	}
 }
 
-// during breaks something, lets traffic run, and heals it.
-func (o *observer) during(name, store string, fault, heal func()) {
-	o.m.t.Helper()
-	o.rec.Add(history.Record{Kind: history.Fault, Name: name, Store: store})
-	fault()
-	o.wait()
-	heal()
-	o.rec.Add(history.Record{Kind: history.Healed, Name: name, Store: store})
-}
-
 // judge ends the history, after the clients ended, and reports what it shows broken.
 func (o *observer) judge() {
 	o.m.t.Helper()
@@ -171,6 +167,9 @@ func (o *observer) judge() {
 	records := history.Merge(all...)
 	for _, v := range history.Check(records, history.Limits{InForce: patience}) {
 		o.m.t.Error(v)
+	}
+	if o.m.t.Failed() {
+		o.m.logs()
 	}
 	o.m.t.Logf("history of %d records", len(records))
 }

@@ -74,13 +74,15 @@ func (m *mesh) lab(args ...string) string {
 	return out.String()
 }
 
-// logs shows the ends of the agents' logs.
+// logs shows the ends of the logs of agents and operators.
 func (m *mesh) logs() {
-	files, _ := filepath.Glob(filepath.Join(lab.DirOf(m.name), "*", "agent.log"))
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err == nil {
-			m.t.Logf("--- %s\n%s", f, b[max(0, len(b)-2000):])
+	for _, name := range []string{"agent.log", "operator.log"} {
+		files, _ := filepath.Glob(filepath.Join(lab.DirOf(m.name), "*", name))
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err == nil {
+				m.t.Logf("--- %s\n%s", f, b[max(0, len(b)-4000):])
+			}
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weft-net/weft/integration/lab"
 	"github.com/weft-net/weft/internal/netns"
+	"github.com/weft-net/weft/kvstore"
 )
 
 // storeAnswer bounds one question to a store that is expected to answer.
@@ -31,8 +32,12 @@ func storeClient(t *testing.T, c lab.Cluster) *clientv3.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	file, err := kvstore.ReadConfigFile(c.EtcdConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{c.Endpoint}, TLS: adminTLS(t, c), Logger: zap.NewNop(),
+		Endpoints: file.Endpoints, TLS: adminTLS(t, c), Logger: zap.NewNop(),
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, addr string) (conn net.Conn, err error) {
 			err = ns.Do(func() (err error) {
 				var d net.Dialer
