@@ -22,6 +22,7 @@ import (
 type fault struct {
 	name, store string
 	long        bool         // for the soak only
+	members     bool         // the store has three
 	before      func(*trial) // what the fault shall find
 	breaking    func(*trial) // returns once it is broken
 	heal        func(*trial) // nil: it is whole when it was broken
@@ -68,7 +69,7 @@ func faults() []fault {
 			heal:     labs([]string{"start", "etcd/east", "operator/east", "agent/east-1"}),
 		},
 		{name: "the remote's etcd killed", store: "west", breaking: labs([]string{"kill", "etcd/west"}), heal: labs([]string{"start", "etcd/west"})},
-	}, storeFaults("east"))
+	}, storeFaults("east"), thirdFaults())
 }
 
 // TestFaults_NobodyNotices breaks the control plane under traffic and judges the history: nothing
@@ -101,9 +102,9 @@ func TestSoak_Faults(t *testing.T) {
 	}
 	t.Logf("WEFT_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	all := faults()
+	all, members := faults(), memberFaults()
 	if only := os.Getenv("FAULT"); only != "" {
-		faultsUnderLoad(t, named(t, all, only), 1000, 200)
+		faultsUnderLoad(t, named(t, slices.Concat(all, members), only), 1000, 200)
 		return
 	}
 	// Each of them happens before one happens again.
@@ -115,6 +116,7 @@ func TestSoak_Faults(t *testing.T) {
 			if len(deck) == 0 {
 				deck = slices.Clone(all)
 				random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+				t.Run("members-"+strconv.Itoa(n), func(t *testing.T) { faultsUnderLoad(t, members, 1000, 200) })
 			}
 			some, deck = append(some, deck[0]), deck[1:]
 		}
@@ -137,8 +139,12 @@ func named(t *testing.T, all []fault, names string) (some []fault) {
 
 // faultsUnderLoad builds a lab, puts connects (a second, half of them through a service) and long
 // sessions on it, and lets one fault after the other happen.
-func faultsUnderLoad(t *testing.T, faults []fault, connects, sessions int, up ...string) {
-	m := newMesh(t, labName("faults"), append([]string{"--nodes", "2", "--pods", "2", "--etcd-quota", strconv.Itoa(storeQuota)}, up...)...)
+func faultsUnderLoad(t *testing.T, faults []fault, connects, sessions int) {
+	up := []string{"--nodes", "2", "--pods", "2", "--etcd-quota", strconv.Itoa(storeQuota)}
+	if slices.ContainsFunc(faults, func(f fault) bool { return f.members }) {
+		up = append(up, "--etcd-members", storeMembers)
+	}
+	m := newMesh(t, labName("faults"), up...)
 	o := m.observe()
 	clients := o.callers(connects, sessions)
 	for _, f := range faults {

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/weft-net/weft/agent/api"
 	"github.com/weft-net/weft/integration/history"
@@ -92,14 +91,15 @@ func (o *observer) drop(pods []lab.Pod) {
 }
 
 // waitHere waits until every node has the addresses.
-func (o *observer) waitHere(pods []lab.Pod) time.Duration { return o.waitMaps(pods, true) }
+func (o *observer) waitHere(pods []lab.Pod) { o.m.t.Helper(); o.waitMaps(pods, true) }
 
 // waitGone waits until no node, or none of those that are named, has them.
-func (o *observer) waitGone(pods []lab.Pod, nodes ...string) time.Duration {
-	return o.waitMaps(pods, false, nodes...)
+func (o *observer) waitGone(pods []lab.Pod, nodes ...string) {
+	o.m.t.Helper()
+	o.waitMaps(pods, false, nodes...)
 }
 
-func (o *observer) waitMaps(pods []lab.Pod, want bool, nodes ...string) time.Duration {
+func (o *observer) waitMaps(pods []lab.Pod, want bool, nodes ...string) {
 	o.m.t.Helper()
 	if len(nodes) == 0 {
 		for _, c := range o.m.Clusters {
@@ -108,7 +108,6 @@ func (o *observer) waitMaps(pods []lab.Pod, want bool, nodes ...string) time.Dur
 			}
 		}
 	}
-	begin := time.Now()
 	waitFor(o.m.t, fmt.Sprintf("spares in the maps of %v: %v", nodes, want), func() bool {
 		for _, p := range pods {
 			for _, addr := range p.Addresses {
@@ -121,7 +120,6 @@ func (o *observer) waitMaps(pods []lab.Pod, want bool, nodes ...string) time.Dur
 		}
 		return true
 	})
-	return time.Since(begin)
 }
 
 func (o *observer) ask(node string, do func(context.Context, api.AgentClient) error) {

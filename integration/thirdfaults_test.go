@@ -1,0 +1,76 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package integration
+
+import (
+	"context"
+	"time"
+
+	"github.com/weft-net/weft/agent/api"
+	"github.com/weft-net/weft/integration/lab"
+)
+
+// aThird is how many endpoints are more than a third of those that the first cluster has with them.
+const aThird = 4
+
+// thirdFaults are deletions that somebody really meant: a third of all endpoints of a cluster, by their
+// owners, which is in force as fast as the deletion of one is, whether or not other rows are held.
+func thirdFaults() []fault {
+	return []fault{
+		{name: "a third deleted", store: "east", before: spares(1 + aThird), breaking: func(t *trial) { t.dropThird() }},
+		{
+			name: "a third deleted in a hold", store: "east", long: true, before: spares(1 + aThird),
+			// The rows of a node that cannot speak are held for as long as it cannot.
+			breaking: func(t *trial) {
+				t.m.t.Helper()
+				silent := t.cluster.Nodes[1].Name
+				t.m.lab("cut", "store/"+silent)
+				t.m.lab("store", "wipe", t.cluster.Name)
+				for _, p := range t.spares {
+					t.waitStored(p.Addresses[0].String())
+				}
+				holding := func() (is bool) {
+					t.ask(t.cluster.Nodes[0].Name, func(ctx context.Context, c api.AgentClient) error {
+						list, err := c.HoldList(ctx, &api.HoldListRequest{})
+						is = list.GetHolding()
+						return err
+					})
+					return is
+				}
+				waitFor(t.m.t, "hold", holding)
+				t.dropThird(silent)
+				if !holding() {
+					t.m.t.Error("nothing was held any more while the third was deleted")
+				}
+			},
+			heal: func(t *trial) {
+				t.m.t.Helper()
+				t.m.lab("heal", "store/"+t.cluster.Nodes[1].Name)
+				t.waitGone(t.spares)
+			},
+		},
+	}
+}
+
+// dropThird deletes one endpoint and then a third of all, and waits until each is gone from every map,
+// but for those of nodes that cannot hear of it.
+func (t *trial) dropThird(deaf ...string) {
+	t.m.t.Helper()
+	var hearing []string
+	for _, c := range t.m.Clusters {
+		for _, n := range c.Nodes {
+			if len(deaf) == 0 || n.Name != deaf[0] {
+				hearing = append(hearing, n.Name)
+			}
+		}
+	}
+	gone := func(pods []lab.Pod) time.Duration {
+		begin := time.Now()
+		t.drop(pods)
+		t.waitGone(pods, hearing...)
+		return time.Since(begin)
+	}
+	one, third := gone(t.spares[:1]), gone(t.spares[1:])
+	t.m.t.Logf("one endpoint was gone from all maps after %v, a third of all after %v", one.Round(time.Millisecond), third.Round(time.Millisecond))
+}
