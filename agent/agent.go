@@ -98,6 +98,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	a.checkpoints = newCheckpoints(cfg, a.client, a.tables, func() clustermesh.Status { return a.mesh.Status() }, log.With("part", "checkpoint"))
 	a.mesh, err = clustermesh.New(clustermesh.Config{
 		Dir: cfg.ClusterMeshDir, Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters, Kept: a.checkpoints,
+		Guard: kvstore.GuardConfig{Owners: true}, Lineage: filepath.Join(cfg.StateDir, "lineage"),
 	}, clustermesh.Tables{
 		Nodes: a.tables.nodes, IPs: a.tables.ips, Identities: a.tables.identities, Services: a.tables.remoteServices,
 	}, registry, log.With("part", "clustermesh"))
@@ -105,6 +106,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 		return nil, err
 	}
 	a.watches = newWatches(a.client, a.guard, cfg, a.tables, a.mesh.OwnIPs(), log.With("part", "watch"))
+	a.checkpoints.watches = a.watches.kept()
 	a.stores = newStores(a.client, a.session, cfg, a.tables, a.watches, log.With("part", "publish"))
 	services := &services{
 		cfg: service.Config{Cluster: cfg.Cluster, ClusterID: cfg.ClusterID}, hold: defaultServiceHold, had: a.leftFrontends,
@@ -144,9 +146,9 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	views, events := a.tables.views(a), newEvents()
 	reader := &eventReader{datapath: a.datapath, events: events, names: newNames(cfg, a), log: log.With("part", "events")}
 	a.server = &server{
-		socket: cfg.Socket, guard: a.guard, endpoints: a.endpoints, tables: views, maps: MapViews(cfg.BPFFS, cfg.Node), status: a.Status, events: events,
+		socket: cfg.Socket, cluster: cfg.Cluster, guards: a.guards, endpoints: a.endpoints, tables: views, maps: MapViews(cfg.BPFFS, cfg.Node), status: a.Status, events: events,
 	}
-	for _, c := range []prometheus.Collector{newStateCollector(views, a.Status), newCheckpointCollector(a.checkpoints), newHoldCollector(a.guard)} {
+	for _, c := range []prometheus.Collector{newStateCollector(views, a.Status), newCheckpointCollector(a.checkpoints), newHoldCollector(a.guards)} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
@@ -162,9 +164,16 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	for _, w := range a.watches.parts() {
 		a.parts = append(a.parts, part{w.name, a.checkpoints.after(w.run)})
 	}
-	a.parts = append(a.parts, part{"checkpoints", a.checkpoints.Run}, part{"guard", a.guard.Run}, part{"owners", owners.Run})
+	a.parts = append(a.parts, part{"checkpoints", a.checkpoints.Run}, part{"lists", a.checkpoints.follow}, part{"guard", a.guard.Run}, part{"owners", owners.Run})
 	a.parts = append(a.parts, part{"session", a.session.Run})
 	return a, nil
+}
+
+// guards are those of all stores, by cluster.
+func (a *Agent) guards() map[string]*kvstore.Guard {
+	guards := a.mesh.Guards()
+	guards[a.cfg.Cluster] = a.guard
+	return guards
 }
 
 // Run is the life of the agent: it ends with ctx, or with the first part that

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"maps"
 	"os"
@@ -47,7 +48,9 @@ type checkpoints struct {
 	mesh   func() clustermesh.Status
 	own    map[string]keptTable
 	remote map[string]keptTable
-	log    *slog.Logger
+	// watches are those of our store, by the names of their tables.
+	watches map[string]keptWatch
+	log     *slog.Logger
 	// began is closed when the watches of our store may list.
 	began chan struct{}
 	// restored has a row for each source whose services are those of its file.
@@ -61,8 +64,10 @@ type checkpoints struct {
 type keptStore struct {
 	read    bool
 	file    *checkpoint.File // until its rows are not needed any more
-	tables  map[string]bool  // that were taken from it
+	tables  map[string]bool  // that were taken from it and not listed since
+	listed  map[string]bool  // tables whose rows are the store's, and what is held of what it lacks
 	at      time.Time        // how old the rows were that were taken; zero: none
+	known   bool             // it was read and handed on
 	refused string           // why the file was not read, and where it is now
 
 	marks   map[string]tableMark // of the rows that were written
@@ -118,14 +123,22 @@ func (c *checkpoints) Run(ctx context.Context) error {
 	}
 }
 
-// begin takes the rows of our own store from its file if the store does not answer.
+// begin hands what was kept of our own store to its watches, which hold what is absent from a store
+// that is another one, and takes the rows into the tables if the store does not answer.
 func (c *checkpoints) begin(ctx context.Context) {
 	file := c.open(c.cfg.Cluster)
+	defer c.change(c.cfg.Cluster, func(s *keptStore) { s.file = nil })
+	if file == nil || file.ClusterID != c.cfg.ClusterID {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, checkpointGrace)
 	defer cancel()
 	_, _, err := c.client.Get(ctx, schema.EpochKey)
-	if err == nil || file == nil || file.ClusterID != c.cfg.ClusterID {
-		c.change(c.cfg.Cluster, func(s *keptStore) { s.file = nil })
+	if err == nil {
+		for name, w := range c.watches {
+			w.restore(keptRows(file, c.own[name].Name(), w.prefix), 0, file.At)
+		}
+		c.change(c.cfg.Cluster, func(s *keptStore) { s.known = true })
 		return
 	}
 	rows, bad := 0, 0
@@ -135,9 +148,32 @@ func (c *checkpoints) begin(ctx context.Context) {
 		c.took(c.cfg.Cluster, name, file.At)
 	}
 	c.restored.Put(derived, 0, etcd, true)
-	c.change(c.cfg.Cluster, func(s *keptStore) { s.file = nil })
 	c.log.Warn("our store does not answer, rows are those of the checkpoint", "rows", rows, "invalid", bad,
 		"age", time.Since(file.At).Round(time.Second), "error", err)
+}
+
+// keptRows are the rows of a table in a file; their keys begin with prefix.
+func keptRows(file *checkpoint.File, table, prefix string) iter.Seq[kvstore.KV] {
+	return func(yield func(kvstore.KV) bool) {
+		for _, row := range file.Tables[table] {
+			if !yield(kvstore.KV{Key: prefix + row.Key, Value: row.Value, ModRevision: row.Origin}) {
+				return
+			}
+		}
+	}
+}
+
+// follow takes note, until ctx ends, of the tables of our store that were listed.
+func (c *checkpoints) follow(ctx context.Context) error {
+	for name, w := range c.watches {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.listed:
+			c.Listed(c.cfg.Cluster, schema.Resource(name), true)
+		}
+	}
+	return nil
 }
 
 // ID implements clustermesh.Kept.
@@ -146,6 +182,49 @@ func (c *checkpoints) ID(cluster string) uint32 {
 		return file.ClusterID
 	}
 	return 0
+}
+
+// Rows implements clustermesh.Kept.
+func (c *checkpoints) Rows(cluster string, r schema.Resource) (iter.Seq[kvstore.KV], time.Time) {
+	file, t := c.open(cluster), c.remote[string(r)]
+	if file == nil || t == nil {
+		return nil, time.Time{}
+	}
+	c.change(cluster, func(s *keptStore) { s.known = true })
+	return keptRows(file, t.Name(), ""), file.At
+}
+
+// Listed implements clustermesh.Kept. What was kept is not needed any more once all is listed. A
+// source whose rows were kept is complete by its lists even where it is not synced, because rows are
+// held: those are among what was kept.
+func (c *checkpoints) Listed(cluster string, r schema.Resource, listed bool) {
+	src, tables := clustermesh.SourceOf(cluster), c.remote
+	if cluster == c.cfg.Cluster {
+		src, tables = etcd, c.own
+	}
+	complete := false
+	c.change(cluster, func(s *keptStore) {
+		s.listed, s.tables = with(s.listed, string(r), listed), with(s.tables, string(r), false)
+		complete = s.known && len(s.listed) == len(tables)
+		if len(s.listed) == len(tables) {
+			s.file = nil
+		}
+	})
+	if complete {
+		c.restored.Put(derived, 0, src, true)
+	}
+}
+
+// with is a copy of a set with a member, or without it.
+func with(set map[string]bool, member string, in bool) map[string]bool {
+	out := maps.Clone(set)
+	if out == nil {
+		out = map[string]bool{}
+	}
+	if delete(out, member); in {
+		out[member] = true
+	}
+	return out
 }
 
 // Restore implements clustermesh.Kept.
@@ -245,7 +324,7 @@ func (c *checkpoints) saveStore(cluster string, id uint32, src state.Source, tab
 	at := time.Now()
 	for name, t := range tables {
 		ours, ok := standing(t, src)
-		if !ok || !ours.Synced && !s.tables[name] {
+		if !ok || !ours.Synced && !s.tables[name] && !s.listed[name] {
 			return
 		}
 		if ours.Confirmed.Before(at) {
@@ -280,11 +359,7 @@ func (c *checkpoints) path(cluster string) string { return filepath.Join(c.dir, 
 
 func (c *checkpoints) took(cluster, table string, at time.Time) {
 	c.change(cluster, func(s *keptStore) {
-		taken := map[string]bool{table: true}
-		for name := range s.tables {
-			taken[name] = true
-		}
-		s.tables, s.at = taken, at
+		s.tables, s.at = with(s.tables, table, true), at
 	})
 }
 

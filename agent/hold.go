@@ -5,7 +5,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,29 +30,70 @@ func holdLine(s kvstore.GuardStatus) *api.StatusLine {
 		}
 		return l
 	}
-	var kinds, waiting []string
-	for _, k := range s.Hold.Kinds {
-		kinds = append(kinds, fmt.Sprintf("%d %s", k.Rows, k.Resource))
-	}
-	for _, o := range s.Hold.Owners {
-		if !o.Confirmed {
-			waiting = append(waiting, o.Name)
-		}
-	}
-	l.Summary = fmt.Sprintf("%d rows in force that the store does not have", s.Hold.Rows)
-	if len(kinds) > 0 {
-		l.Summary += ": " + strings.Join(kinds, ", ")
-	}
+	reason := ""
+	l.Summary, reason = holdText(s.Hold)
 	l.Since = nanos(s.Hold.Since)
-	reason := s.Hold.Reason
-	if len(waiting) > 0 {
-		reason += "; waits for the word of " + strings.Join(first(waiting, 5), ", ")
-	}
 	decide := "'weft store hold list' shows them; 'weft store adopt' gives them up, 'weft store reseed' writes them back"
 	if s.Hold.Stuck {
 		return fail(l, reason+"; too many are silent for it to end by itself", decide)
 	}
 	return warn(l, reason, fmt.Sprintf("start what was stopped; the rest is given up after %v with a connected store; %s", s.Hold.Left.Round(time.Second), decide))
+}
+
+// holdText says what is held, and why and whose word it waits for.
+func holdText(h kvstore.HoldStatus) (summary, reason string) {
+	var kinds, waiting []string
+	for _, k := range h.Kinds {
+		kinds = append(kinds, fmt.Sprintf("%d %s", k.Rows, k.Resource))
+	}
+	for _, o := range h.Owners {
+		if !o.Confirmed {
+			waiting = append(waiting, o.Name)
+		}
+	}
+	summary = fmt.Sprintf("%d rows in force that the store does not have", h.Rows)
+	if len(kinds) > 0 {
+		summary += ": " + strings.Join(kinds, ", ")
+	}
+	if reason = h.Reason; len(waiting) > 0 {
+		reason += "; waits for the word of " + strings.Join(first(waiting, 5), ", ")
+	}
+	return summary, reason
+}
+
+// remoteHold adds to the line of another cluster what is held of it. The decision is that cluster's;
+// this node can only give up for itself.
+func remoteHold(v *api.RemoteCluster, h kvstore.HoldStatus) {
+	if v.Held = uint64(h.Rows); !h.Holding {
+		return
+	}
+	summary, reason := holdText(h)
+	text := fmt.Sprintf("%s: %s", summary, reason)
+	hint := fmt.Sprintf("start what was stopped there, or decide there; 'weft store hold list --cluster %s' shows them, 'weft store adopt --cluster %s' gives them up on this node", v.Name, v.Name)
+	switch {
+	case h.Stuck:
+		v.Health = api.Health_HEALTH_FAILED
+		text += "; too many are silent for it to end by itself"
+	case v.Health == api.Health_HEALTH_OK:
+		v.Health = api.Health_HEALTH_WARNING
+	}
+	v.Reason = strings.TrimPrefix(v.Reason+"; "+text, "; ")
+	if v.Hint = strings.TrimPrefix(v.Hint+"; "+hint, "; "); v.Since == 0 {
+		v.Since = nanos(h.Since)
+	}
+}
+
+// guard is that of a cluster's store; "" is ours.
+func (s *server) guard(cluster string) (*kvstore.Guard, error) {
+	guards := s.guards()
+	if cluster == "" {
+		cluster = s.cluster
+	}
+	if g := guards[cluster]; g != nil {
+		return g, nil
+	}
+	return nil, status.Errorf(codes.NotFound, "cluster %s: not in the mesh of this node, which has %s",
+		cluster, strings.Join(slices.Sorted(maps.Keys(guards)), ", "))
 }
 
 // HoldList implements the API.
@@ -58,7 +102,11 @@ func (s *server) HoldList(_ context.Context, r *api.HoldListRequest) (*api.HoldL
 	if r.Limit > 0 {
 		limit = int(min(r.Limit, 100_000))
 	}
-	st, d := s.guard.Status(), s.guard.Difference(limit)
+	guard, err := s.guard(r.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	st, d := guard.Status(), guard.Difference(limit)
 	reply := &api.HoldListResponse{
 		Cluster: st.Cluster, Lineage: string(st.Lineage), Epoch: st.Epoch, Holding: st.Hold.Holding, Since: nanos(st.Hold.Since),
 		Reason: st.Hold.Reason, Rows: uint64(d.Rows), Stuck: st.Hold.Stuck, LeftNanos: int64(st.Hold.Left),
@@ -77,7 +125,11 @@ func (s *server) HoldList(_ context.Context, r *api.HoldListRequest) (*api.HoldL
 
 // HoldAdopt implements the API.
 func (s *server) HoldAdopt(ctx context.Context, r *api.HoldAdoptRequest) (*api.HoldAdoptResponse, error) {
-	done, all, err := s.guard.Adopt(ctx, r.By)
+	guard, err := s.guard(r.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	done, all, err := guard.Adopt(ctx, r.By)
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
@@ -85,26 +137,33 @@ func (s *server) HoldAdopt(ctx context.Context, r *api.HoldAdoptRequest) (*api.H
 }
 
 // HoldReseed implements the API.
-func (s *server) HoldReseed(ctx context.Context, _ *api.HoldReseedRequest) (*api.HoldReseedResponse, error) {
-	written, err := s.guard.Reseed(ctx)
+func (s *server) HoldReseed(ctx context.Context, r *api.HoldReseedRequest) (*api.HoldReseedResponse, error) {
+	guard, err := s.guard(r.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	written, err := guard.Reseed(ctx)
+	if errors.Is(err, kvstore.ErrReadOnly) {
+		return nil, status.Errorf(codes.FailedPrecondition, "%v: reseed there, or adopt here", err)
+	}
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, fmt.Sprintf("%v, after %d rows", err, written))
 	}
 	return &api.HoldReseedResponse{Written: uint64(written)}, nil
 }
 
-// holdCollector reports what a guard holds.
+// holdCollector reports what guards hold.
 type holdCollector struct {
-	guard                            *kvstore.Guard
+	guards                           func() map[string]*kvstore.Guard
 	active, rows, unconfirmed, stuck *prometheus.Desc
 }
 
-func newHoldCollector(g *kvstore.Guard) holdCollector {
+func newHoldCollector(guards func() map[string]*kvstore.Guard) holdCollector {
 	desc := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc("weft_hold_"+name, help, []string{"cluster"}, nil)
 	}
 	return holdCollector{
-		g, desc("active", "1 while rows of a cluster are in force that its store does not have, or may not."),
+		guards, desc("active", "1 while rows of a cluster are in force that its store does not have, or may not."),
 		desc("rows", "Rows in force that the store does not have."),
 		desc("unconfirmed_owners", "Owners of held rows that have not spoken since."),
 		desc("stuck", "1 if a hold does not end by itself: a person must decide."),
@@ -120,12 +179,14 @@ func (c holdCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c holdCollector) Collect(ch chan<- prometheus.Metric) {
-	s := c.guard.Status()
-	gauge := func(d *prometheus.Desc, v float64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, s.Cluster)
+	for cluster, g := range c.guards() {
+		hold := g.Status().Hold
+		gauge := func(d *prometheus.Desc, v float64) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, cluster)
+		}
+		gauge(c.active, one(hold.Holding))
+		gauge(c.rows, float64(hold.Rows))
+		gauge(c.unconfirmed, float64(hold.Unconfirmed))
+		gauge(c.stuck, one(hold.Stuck))
 	}
-	gauge(c.active, one(s.Hold.Holding))
-	gauge(c.rows, float64(s.Hold.Rows))
-	gauge(c.unconfirmed, float64(s.Hold.Unconfirmed))
-	gauge(c.stuck, one(s.Hold.Stuck))
 }

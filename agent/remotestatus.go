@@ -42,6 +42,7 @@ func (a *Agent) remoteStatus(r clustermesh.RemoteStatus) *api.RemoteCluster {
 			v.Reason += "; its rows are in force " + kept
 		}
 		v.Hint = remoteHint(r.Phase, filepath.Join(a.cfg.ClusterMeshDir, r.Name))
+		remoteHold(v, r.Hold)
 		return v
 	}
 	if v.Reason != "" {
@@ -53,6 +54,7 @@ func (a *Agent) remoteStatus(r clustermesh.RemoteStatus) *api.RemoteCluster {
 		v.Reason = strings.TrimPrefix(v.Reason+"; "+strings.Join(refused, "; "), "; ")
 		v.Hint = "have these rows repaired there; until then the values before them stay in force"
 	}
+	remoteHold(v, r.Hold)
 	return v
 }
 

@@ -26,10 +26,11 @@ import (
 
 // server answers the local API from the agent's parts.
 type server struct {
-	guard *kvstore.Guard
 	api.UnimplementedAgentServer
 
 	socket    string
+	cluster   string                           // ours
+	guards    func() map[string]*kvstore.Guard // of the stores of all clusters
 	listener  *socket
 	endpoints *endpoint.Manager
 	tables    []tableView

@@ -5,7 +5,9 @@ package agent
 
 import (
 	"context"
+	"iter"
 	"log/slog"
+	"time"
 
 	"github.com/weft-net/weft/agent/endpoint"
 	"github.com/weft-net/weft/clustermesh"
@@ -41,6 +43,25 @@ func (w watches) parts() []part {
 	return []part{
 		{"watch nodes", w.nodes.Run}, {"watch ips", ips}, {"watch identities", w.identities.Run},
 		{"watch endpoints", w.endpoints.Run}, {"watch definitions", w.definitions.Run},
+	}
+}
+
+// keptWatch is a watch as checkpoints see it.
+type keptWatch struct {
+	prefix  string
+	restore func(rows iter.Seq[kvstore.KV], revision int64, at time.Time) int
+	listed  <-chan struct{}
+}
+
+func keptWatchOf[K comparable, V any](w *kvstore.Watch[K, V]) keptWatch {
+	return keptWatch{w.Status().Prefix, w.Restore, w.Listed()}
+}
+
+// kept are the watches by the names of their tables.
+func (w watches) kept() map[string]keptWatch {
+	return map[string]keptWatch{
+		"nodes": keptWatchOf(w.nodes), "ips": keptWatchOf(w.ips), "identities": keptWatchOf(w.identities),
+		"endpoints": keptWatchOf(w.endpoints), "definitions": keptWatchOf(w.definitions),
 	}
 }
 

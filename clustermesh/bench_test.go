@@ -73,6 +73,8 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 	cfg.Dir, cfg.Cluster, cfg.ClusterID = b.dir, "own", 1
 	cfg.Connect = time.Second
 	cfg.Poll, cfg.ConfigPoll, cfg.RetryMin, cfg.RetryMax, cfg.Relist = 50*time.Millisecond, 50*time.Millisecond, 10*time.Millisecond, 100*time.Millisecond, 10*time.Millisecond
+	cfg.Guard = kvstore.GuardConfig{Owners: true, Limit: time.Hour, Brief: time.Hour, Heartbeat: time.Minute, Follow: kvstoretest.WatchConfig()}
+	cfg.Lineage = filepath.Join(filepath.Dir(b.dir), "lineage")
 	if change != nil {
 		change(&cfg)
 	}

@@ -6,9 +6,11 @@ package clustermesh
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"time"
 
+	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
@@ -33,18 +35,30 @@ type Config struct {
 	RetryMin, RetryMax time.Duration
 	// Kept holds what an earlier run knew of remotes. Nil: nothing.
 	Kept Kept
-	// Relist is the least time between two lists that a changed claim asks for. Default 1 s.
+	// Relist is the least time between two lists that a changed claim asks for. Default 5 s.
 	Relist time.Duration
+	// Guard says how the stores of remotes are guarded; Cluster, File and ReadOnly are set for each.
+	Guard kvstore.GuardConfig
+	// Lineage is the directory in which the guards keep what they know of the stores, in files that
+	// are named as the clusters. Empty: in memory only.
+	Lineage string
 }
 
-// Kept holds the rows of remotes that an earlier run knew, for those that cannot be reached at the
-// start. Its methods are called from several goroutines.
+// Kept holds the rows of remotes that an earlier run knew. Its methods are called from several
+// goroutines.
 type Kept interface {
 	// ID is the cluster id that the rows of a remote were mirrored with, 0 where there are none.
 	ID(cluster string) uint32
 	// Restore puts the rows of one kind into their table, under SourceOf(cluster) and not synced,
-	// and returns how many.
+	// and returns how many: the remote cannot be reached.
 	Restore(cluster string, r schema.Resource) int
+	// Rows are the same rows with the keys of the codec, and when they were last right: what is
+	// absent from a store that is not the one they are of is held. There are none once the resource
+	// was listed.
+	Rows(cluster string, r schema.Resource) (rows iter.Seq[kvstore.KV], at time.Time)
+	// Listed says that the rows in the table are those of the remote's store, and what is held of
+	// what it lacks; false that they were dropped.
+	Listed(cluster string, r schema.Resource, listed bool)
 }
 
 // Pin is what a remote was admitted with. It goes before what the remote says later, and before

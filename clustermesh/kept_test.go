@@ -4,9 +4,11 @@
 package clustermesh
 
 import (
+	"iter"
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
@@ -41,6 +43,12 @@ func (m *memory) Restore(cluster string, r schema.Resource) int {
 	return 1
 }
 
+func (m *memory) Rows(string, schema.Resource) (iter.Seq[kvstore.KV], time.Time) {
+	return nil, time.Time{}
+}
+
+func (m *memory) Listed(string, schema.Resource, bool) {}
+
 func (m *memory) times(r schema.Resource) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,12 +79,18 @@ func TestMesh_RemoteAwayAtTheStartIsServedFromWhatWasKept(t *testing.T) {
 		t.Errorf("id %d", st.ID)
 	}
 	b.always("unsynced on what was kept alone", func() bool { return !b.tables.IPs.Synced() })
-	// The remote itself has other rows: its lists replace what was kept, and nothing is kept beside.
+	// The remote itself has other rows. Nobody knows whether it is the store that had what was kept,
+	// so that is held, and let go as what is held is.
 	b.add("far", c.ClientConfig())
 	b.phase("far", PhaseReady, "")
+	b.held("far", 4)
+	b.wantRows("far", [4]int{2, 2, 2, 2})
+	if _, _, err := b.mesh.Guards()["far"].Adopt(t.Context(), "test"); err != nil {
+		t.Fatal(err)
+	}
 	b.wantRows("far", one)
 	if _, stays := b.tables.Nodes.Get(schema.NodeKey{Cluster: "far", Name: "old"}); stays {
-		t.Error("a row that was kept outlives the list")
+		t.Error("a row that was kept is still there")
 	}
 	if n := m.times(schema.ResourceNodes); n != 1 {
 		t.Errorf("asked %d times", n)

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
 	"github.com/weft-net/weft/state"
 )
@@ -268,6 +269,17 @@ func (m *Mesh) judgeAgain() {
 	for _, r := range bySource {
 		r.listAgain()
 	}
+}
+
+// Guards are those of the remotes' stores, by cluster.
+func (m *Mesh) Guards() map[string]*kvstore.Guard {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	guards := make(map[string]*kvstore.Guard, len(m.remotes))
+	for name, r := range m.remotes {
+		guards[name] = r.guard
+	}
+	return guards
 }
 
 // Status tells how the mesh stands.

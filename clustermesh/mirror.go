@@ -5,6 +5,7 @@ package clustermesh
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"sync"
 	"time"
@@ -48,21 +49,42 @@ type note struct {
 
 // newMirror mirrors the codec's prefix into the table.
 func newMirror[K comparable, V any](r schema.Resource, src state.Source, table *state.Table[K, V], codec schema.Codec[K, V],
-	judge func(K, V, bool) (V, verdict), client *kvstore.Client, relist time.Duration, log *slog.Logger,
+	judge func(K, V, bool) (V, verdict), client *kvstore.Client, guard *kvstore.Guard, relist time.Duration, log *slog.Logger,
 ) *mirror[K, V] {
 	m := &mirror[K, V]{
 		resource: r, source: src, table: table, codec: codec, judge: judge,
 		log: log, again: newRelisting(relist), notes: make(map[K]note),
 	}
-	m.watch = kvstore.NewWatch(client, m.judged(), table, kvstore.WatchConfig{Source: src}, log)
+	m.watch = kvstore.NewWatch(client, m.judged(), table, kvstore.WatchConfig{Source: src, Guard: guard}, log)
 	return m
 }
 
-// run mirrors until ctx ends, once. It lists anew when listAgain was called.
-func (m *mirror[K, V]) run(ctx context.Context) error {
+// restore names, before run, rows that an earlier run knew; the keys are those of the codec.
+func (m *mirror[K, V]) restore(rows iter.Seq[kvstore.KV], at time.Time) {
+	m.watch.Restore(func(yield func(kvstore.KV) bool) {
+		for kv := range rows {
+			kv.Key = m.codec.Prefix + kv.Key
+			if !yield(kv) {
+				return
+			}
+		}
+	}, 0, at)
+}
+
+// run mirrors until ctx ends, once. It lists anew when listAgain was called, and calls listed after
+// the first list.
+func (m *mirror[K, V]) run(ctx context.Context, listed func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.watch.Run(ctx) })
 	g.Go(func() error { return m.again.run(ctx, m.faults, m.watch.ListAgain) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-m.watch.Listed():
+			listed()
+		}
+		return nil
+	})
 	return g.Wait()
 }
 
@@ -144,6 +166,8 @@ func (m *mirror[K, V]) recheck(row state.Row[K, V]) {
 		}
 	})
 }
+
+func (m *mirror[K, V]) kind() schema.Resource { return m.resource }
 
 // status tells how the mirror stands.
 func (m *mirror[K, V]) status() ResourceStatus {

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -26,7 +28,9 @@ type remote struct {
 	tables Tables
 	claims *claims
 	ids    *ids
-	log    *slog.Logger
+	// guard outlives sessions: it knows the store again, and what is held of it.
+	guard *kvstore.Guard
+	log   *slog.Logger
 
 	mu sync.Mutex
 	// file is what the directory holds now.
@@ -34,9 +38,12 @@ type remote struct {
 	// id is the one that its rows were mirrored with, 0 where there are none.
 	id      uint32
 	session *session
+	// restored are the resources that were asked of what an earlier run kept, listed those whose rows
+	// are the store's.
+	restored, listed map[schema.Resource]bool
+	// forgot: what an earlier run kept is of no use.
+	forgot bool
 	// phase and reason hold while there is no session.
-	// restored are the resources that were asked of what an earlier run kept.
-	restored  map[schema.Resource]bool
 	phase     Phase
 	reason    string
 	config    ConfigStatus
@@ -45,10 +52,20 @@ type remote struct {
 	lastErrAt time.Time
 }
 
+// resources are the kinds of rows that are mirrored.
+var resources = [...]schema.Resource{schema.ResourceNodes, schema.ResourceIdentities, schema.ResourceIPs, schema.ResourceServices}
+
 func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids, log *slog.Logger) *remote {
+	log = log.With("cluster", name)
+	guard := cfg.Guard
+	guard.Cluster, guard.ReadOnly = name, true
+	if cfg.Lineage != "" {
+		guard.File = filepath.Join(cfg.Lineage, name)
+	}
 	return &remote{
 		name: name, source: SourceOf(name), cfg: cfg, tables: tables, claims: claims, ids: ids,
-		log: log.With("cluster", name), phase: PhaseConnecting, restored: make(map[schema.Resource]bool),
+		guard: kvstore.NewGuard(nil, guard, log), log: log, phase: PhaseConnecting,
+		restored: make(map[schema.Resource]bool), listed: make(map[schema.Resource]bool),
 	}
 }
 
@@ -84,7 +101,7 @@ func (r *remote) run(ctx context.Context, cfg kvstore.Config) error {
 		case time.Since(began) > r.cfg.RetryMax:
 			pause = r.cfg.RetryMin // it worked for a while
 		}
-		r.restore(schema.ResourceNodes, schema.ResourceIdentities, schema.ResourceIPs, schema.ResourceServices)
+		r.restore(resources[:]...)
 		r.failed(err)
 		wait := time.NewTimer(pause)
 		select {
@@ -135,8 +152,30 @@ func (r *remote) restore(resources ...schema.Resource) {
 func (r *remote) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, x := range []schema.Resource{schema.ResourceNodes, schema.ResourceIdentities, schema.ResourceIPs, schema.ResourceServices} {
+	for _, x := range resources {
 		r.restored[x] = true
+	}
+	r.forgot = true
+}
+
+// kept are the rows of a resource that an earlier run knew, for its first list.
+func (r *remote) kept(x schema.Resource, id uint32) (rows iter.Seq[kvstore.KV], at time.Time) {
+	r.mu.Lock()
+	needed := !r.forgot && !r.listed[x]
+	r.mu.Unlock()
+	if r.cfg.Kept == nil || !needed || r.cfg.Kept.ID(r.name) != id {
+		return nil, at
+	}
+	return r.cfg.Kept.Rows(r.name, x)
+}
+
+// isListed says that the rows of a resource are those of the store, or that they were dropped.
+func (r *remote) isListed(x schema.Resource, listed bool) {
+	r.mu.Lock()
+	r.listed[x] = listed
+	r.mu.Unlock()
+	if r.cfg.Kept != nil {
+		r.cfg.Kept.Listed(r.name, x, listed)
 	}
 }
 
@@ -188,6 +227,7 @@ func (r *remote) once(ctx context.Context, cfg kvstore.Config) error {
 	if owner, _ := r.ids.owner(config.ID); owner != r.name {
 		return fmt.Errorf("%w: %d belongs to cluster %s, which goes first: give one of them another", errLostID, config.ID, owner)
 	}
+	r.guard.Use(client)
 	s := newSession(r, client, config)
 	r.mu.Lock()
 	r.id, r.session, r.reason = config.ID, s, ""
@@ -236,9 +276,16 @@ func (r *remote) check(config schema.ClusterConfig) error {
 	return nil
 }
 
-// drop deletes all rows of the remote. No session may be in progress.
+// drop deletes all rows of the remote, held ones too, and what is known of its store. No session may
+// be in progress.
 func (r *remote) drop() (rows int) {
 	rows = r.tables.drop(r.source)
+	for _, x := range resources {
+		r.isListed(x, false)
+	}
+	if err := r.guard.Forget(); err != nil {
+		r.log.Warn("what was known of a removed cluster's store stays", "error", err)
+	}
 	r.mu.Lock()
 	r.id = 0
 	r.mu.Unlock()
@@ -272,7 +319,7 @@ func (r *remote) status() RemoteStatus {
 	r.mu.Lock()
 	st := RemoteStatus{
 		Name: r.name, ID: r.id, Phase: r.phase, Reason: r.reason, Endpoints: slices.Clone(r.file.config.Endpoints),
-		Config: r.config, Heartbeat: r.heartbeat,
+		Config: r.config, Heartbeat: r.heartbeat, Hold: r.guard.Status().Hold,
 	}
 	if r.lastErr != nil {
 		st.LastError, st.LastErrorAt = r.lastErr.Error(), r.lastErrAt

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"sync"
 	"time"
 
@@ -41,7 +43,9 @@ type session struct {
 
 // mirroring is a mirror of any kind of row.
 type mirroring interface {
-	run(ctx context.Context) error
+	kind() schema.Resource
+	restore(rows iter.Seq[kvstore.KV], at time.Time)
+	run(ctx context.Context, listed func()) error
 	listAgain()
 	status() ResourceStatus
 }
@@ -51,31 +55,37 @@ func newSession(r *remote, client *kvstore.Client, config schema.ClusterConfig) 
 	j := judge{r.claims, r.name, config.ID}
 	s := &session{
 		remote: r, client: client, config: config,
-		nodes:      newMirror(schema.ResourceNodes, r.source, r.tables.Nodes, schema.Nodes(scope), j.node, client, r.cfg.Relist, r.log),
-		ips:        newMirror(schema.ResourceIPs, r.source, r.tables.IPs, schema.IPs(scope), j.ip, client, r.cfg.Relist, r.log),
-		identities: newMirror(schema.ResourceIdentities, r.source, r.tables.Identities, schema.Identities(scope), j.identity, client, r.cfg.Relist, r.log),
-		services:   newMirror(schema.ResourceServices, r.source, r.tables.Services, schema.Services(scope), j.service, client, r.cfg.Relist, r.log),
+		nodes:      newMirror(schema.ResourceNodes, r.source, r.tables.Nodes, schema.Nodes(scope), j.node, client, r.guard, r.cfg.Relist, r.log),
+		ips:        newMirror(schema.ResourceIPs, r.source, r.tables.IPs, schema.IPs(scope), j.ip, client, r.guard, r.cfg.Relist, r.log),
+		identities: newMirror(schema.ResourceIdentities, r.source, r.tables.Identities, schema.Identities(scope), j.identity, client, r.guard, r.cfg.Relist, r.log),
+		services:   newMirror(schema.ResourceServices, r.source, r.tables.Services, schema.Services(scope), j.service, client, r.guard, r.cfg.Relist, r.log),
 		heart:      state.NewTable[string]("heartbeat", state.Equal[string]),
 		marks:      state.NewTable[string]("synced marks", state.Equal[string]),
 		waiting:    make(map[schema.Resource]string),
 	}
 	s.mirrors = []mirroring{s.nodes, s.identities, s.ips, s.services}
+	for _, m := range s.mirrors {
+		if rows, at := r.kept(m.kind(), config.ID); rows != nil {
+			m.restore(rows, at)
+		}
+	}
 	return s
 }
 
 // run mirrors until ctx ends or the remote turns out to be another than it said.
 func (s *session) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.remote.guard.Run(ctx) })
 	g.Go(func() error { return s.followText(ctx, schema.HeartbeatReadPrefix, s.heart) })
 	if s.config.SyncedCanaries {
 		g.Go(func() error { return s.followText(ctx, schema.SyncedPrefix+s.remote.name+"/", s.marks) })
 	}
 	for _, m := range s.mirrors {
 		g.Go(func() error {
-			if err := s.await(ctx, m.status().Resource); err != nil {
+			if err := s.await(ctx, m.kind()); err != nil {
 				return nil // ctx ended
 			}
-			return m.run(ctx)
+			return m.run(ctx, func() { s.remote.isListed(m.kind(), true) })
 		})
 	}
 	g.Go(func() error { return s.recheckConfig(ctx) })
@@ -206,15 +216,18 @@ func (s *session) describe(st *RemoteStatus) {
 	if at := s.heartbeat(); !at.IsZero() {
 		st.Heartbeat = at
 	}
+	s.remote.mu.Lock()
+	known := maps.Clone(s.remote.listed)
+	s.remote.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	synced := true
+	listed := true
 	var newest ResourceStatus
 	for _, m := range s.mirrors {
 		r := m.status()
-		r.Waiting = s.waiting[r.Resource]
+		r.Listed, r.Waiting = known[r.Resource], s.waiting[r.Resource]
 		st.Connected = st.Connected || r.Connected
-		synced = synced && r.Synced && r.Waiting == ""
+		listed = listed && r.Listed && r.Waiting == ""
 		if r.err != nil && r.errAt.After(newest.errAt) {
 			newest = r
 		}
@@ -224,7 +237,7 @@ func (s *session) describe(st *RemoteStatus) {
 		st.LastError, st.LastErrorAt = newest.err.Error(), newest.errAt
 	}
 	switch {
-	case !synced:
+	case !listed:
 		st.Phase = PhaseSyncing
 		for _, r := range st.Resources {
 			if r.Waiting != "" && st.Reason == "" {

@@ -6,6 +6,7 @@ package clustermesh
 import (
 	"time"
 
+	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
@@ -64,6 +65,8 @@ type RemoteStatus struct {
 	// Connected: at least one resource is being followed.
 	Connected bool         `json:"connected"`
 	Config    ConfigStatus `json:"config"`
+	// Hold is what is in force of it although its store does not have it.
+	Hold kvstore.HoldStatus `json:"hold"`
 	// Heartbeat is when the remote's last sign of life arrived; zero where none did.
 	Heartbeat time.Time `json:"heartbeat,omitzero"`
 	// LastError is the last one of its connection, and may be over.
@@ -86,7 +89,9 @@ type ConfigStatus struct {
 // ResourceStatus is one kind of row of one remote.
 type ResourceStatus struct {
 	Resource schema.Resource `json:"resource"`
-	// Synced: it was listed at least once.
+	// Listed: the rows are those that its store has, and what is held of what it lacks. Synced: and
+	// nothing is held.
+	Listed    bool `json:"listed"`
 	Synced    bool `json:"synced"`
 	Connected bool `json:"connected"`
 	Rows      int  `json:"rows"`

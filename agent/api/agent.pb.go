@@ -1574,6 +1574,7 @@ type RemoteCluster struct {
 	Synced        []*TableSync           `protobuf:"bytes,8,rep,name=synced,proto3" json:"synced,omitempty"`
 	Endpoints     []string               `protobuf:"bytes,9,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	Confirmed     int64                  `protobuf:"varint,10,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	Held          uint64                 `protobuf:"varint,11,opt,name=held,proto3" json:"held,omitempty"` // rows in force that its store does not have
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1674,6 +1675,13 @@ func (x *RemoteCluster) GetEndpoints() []string {
 func (x *RemoteCluster) GetConfirmed() int64 {
 	if x != nil {
 		return x.Confirmed
+	}
+	return 0
+}
+
+func (x *RemoteCluster) GetHeld() uint64 {
+	if x != nil {
+		return x.Held
 	}
 	return 0
 }
@@ -2328,7 +2336,8 @@ func (x *MapEntry) GetValue() []byte {
 
 type HoldListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Limit         uint32                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"` // of held; 0: 1000
+	Limit         uint32                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`    // of held; 0: 1000
+	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"` // empty: ours
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2368,6 +2377,13 @@ func (x *HoldListRequest) GetLimit() uint32 {
 		return x.Limit
 	}
 	return 0
+}
+
+func (x *HoldListRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
 }
 
 type HoldListResponse struct {
@@ -2692,7 +2708,8 @@ func (x *HeldRow) GetWhy() string {
 
 type HoldAdoptRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	By            string                 `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"` // who decides, for the record
+	By            string                 `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"`           // who decides, for the record
+	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"` // empty: ours
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2734,10 +2751,17 @@ func (x *HoldAdoptRequest) GetBy() string {
 	return ""
 }
 
+func (x *HoldAdoptRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
 type HoldAdoptResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rows          uint64                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`             // given up on this node
-	Everywhere    bool                   `protobuf:"varint,2,opt,name=everywhere,proto3" json:"everywhere,omitempty"` // every agent of the cluster reads the decision
+	Everywhere    bool                   `protobuf:"varint,2,opt,name=everywhere,proto3" json:"everywhere,omitempty"` // every agent of the cluster reads the decision; of another cluster it is this node's alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2788,6 +2812,7 @@ func (x *HoldAdoptResponse) GetEverywhere() bool {
 
 type HoldReseedRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // empty: ours
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2820,6 +2845,13 @@ func (x *HoldReseedRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use HoldReseedRequest.ProtoReflect.Descriptor instead.
 func (*HoldReseedRequest) Descriptor() ([]byte, []int) {
 	return file_agent_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *HoldReseedRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
 }
 
 type HoldReseedResponse struct {
@@ -2990,7 +3022,7 @@ const file_agent_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04hint\x18\x05 \x01(\tR\x04hint\x12\x14\n" +
 	"\x05since\x18\x06 \x01(\x03R\x05since\x12\x1c\n" +
-	"\tconfirmed\x18\a \x01(\x03R\tconfirmed\"\xa8\x02\n" +
+	"\tconfirmed\x18\a \x01(\x03R\tconfirmed\"\xbc\x02\n" +
 	"\rRemoteCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12-\n" +
@@ -3002,7 +3034,8 @@ const file_agent_proto_rawDesc = "" +
 	"\x06synced\x18\b \x03(\v2\x18.weft.agent.v1.TableSyncR\x06synced\x12\x1c\n" +
 	"\tendpoints\x18\t \x03(\tR\tendpoints\x12\x1c\n" +
 	"\tconfirmed\x18\n" +
-	" \x01(\x03R\tconfirmed\"\x87\x01\n" +
+	" \x01(\x03R\tconfirmed\x12\x12\n" +
+	"\x04held\x18\v \x01(\x04R\x04held\"\x87\x01\n" +
 	"\tTableSync\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x16\n" +
 	"\x06synced\x18\x02 \x01(\bR\x06synced\x12\x12\n" +
@@ -3054,9 +3087,10 @@ const file_agent_proto_rawDesc = "" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\"2\n" +
 	"\bMapEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"'\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"A\n" +
 	"\x0fHoldListRequest\x12\x14\n" +
-	"\x05limit\x18\x01 \x01(\rR\x05limit\"\xfa\x02\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\"\xfa\x02\n" +
 	"\x10HoldListResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
 	"\alineage\x18\x02 \x01(\tR\alineage\x12\x14\n" +
@@ -3084,15 +3118,17 @@ const file_agent_proto_rawDesc = "" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05since\x18\x04 \x01(\x03R\x05since\x12\x10\n" +
-	"\x03why\x18\x05 \x01(\tR\x03why\"\"\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\"<\n" +
 	"\x10HoldAdoptRequest\x12\x0e\n" +
-	"\x02by\x18\x01 \x01(\tR\x02by\"G\n" +
+	"\x02by\x18\x01 \x01(\tR\x02by\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\"G\n" +
 	"\x11HoldAdoptResponse\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x1e\n" +
 	"\n" +
 	"everywhere\x18\x02 \x01(\bR\n" +
-	"everywhere\"\x13\n" +
-	"\x11HoldReseedRequest\".\n" +
+	"everywhere\"-\n" +
+	"\x11HoldReseedRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\".\n" +
 	"\x12HoldReseedResponse\x12\x18\n" +
 	"\awritten\x18\x01 \x01(\x04R\awritten*f\n" +
 	"\x06Health\x12\x16\n" +

@@ -64,13 +64,14 @@ type AgentClient interface {
 	TableGet(ctx context.Context, in *TableGetRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TableItem], error)
 	// Status judges the node: one line per thing that can be healthy or not.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
-	// HoldList tells which rows of our cluster are in force that its store does not
+	// HoldList tells which rows of a cluster are in force that its store does not
 	// have, and what HoldAdopt and HoldReseed would do.
 	HoldList(ctx context.Context, in *HoldListRequest, opts ...grpc.CallOption) (*HoldListResponse, error)
 	// HoldAdopt decides that what is in the store is the truth: held rows go.
 	HoldAdopt(ctx context.Context, in *HoldAdoptRequest, opts ...grpc.CallOption) (*HoldAdoptResponse, error)
 	// HoldReseed decides that what is held is the truth: it is written to the store
-	// where the store has nothing, and its owners take it over.
+	// where the store has nothing, and its owners take it over. Another cluster's
+	// store is not ours to write.
 	HoldReseed(ctx context.Context, in *HoldReseedRequest, opts ...grpc.CallOption) (*HoldReseedResponse, error)
 	// Monitor streams flow events from now on.
 	Monitor(ctx context.Context, in *MonitorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowEvent], error)
@@ -267,13 +268,14 @@ type AgentServer interface {
 	TableGet(*TableGetRequest, grpc.ServerStreamingServer[TableItem]) error
 	// Status judges the node: one line per thing that can be healthy or not.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
-	// HoldList tells which rows of our cluster are in force that its store does not
+	// HoldList tells which rows of a cluster are in force that its store does not
 	// have, and what HoldAdopt and HoldReseed would do.
 	HoldList(context.Context, *HoldListRequest) (*HoldListResponse, error)
 	// HoldAdopt decides that what is in the store is the truth: held rows go.
 	HoldAdopt(context.Context, *HoldAdoptRequest) (*HoldAdoptResponse, error)
 	// HoldReseed decides that what is held is the truth: it is written to the store
-	// where the store has nothing, and its owners take it over.
+	// where the store has nothing, and its owners take it over. Another cluster's
+	// store is not ours to write.
 	HoldReseed(context.Context, *HoldReseedRequest) (*HoldReseedResponse, error)
 	// Monitor streams flow events from now on.
 	Monitor(*MonitorRequest, grpc.ServerStreamingServer[FlowEvent]) error

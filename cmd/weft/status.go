@@ -48,6 +48,7 @@ type remoteView struct {
 	Hint      string     `json:"hint,omitempty"`
 	Since     any        `json:"since,omitempty"`
 	Confirmed any        `json:"confirmed,omitempty"`
+	Held      uint64     `json:"held,omitempty"` // rows in force that its store does not have
 	Endpoints []string   `json:"endpoints"`
 	Tables    []syncView `json:"tables"`
 }
@@ -103,7 +104,7 @@ func statusOf(s *api.StatusResponse) statusView {
 func remoteOf(r *api.RemoteCluster) remoteView {
 	v := remoteView{
 		Name: r.Name, ID: r.Id, Health: healthText(r.Health), State: r.State, Reason: r.Reason, Hint: r.Hint,
-		Since: maybe(r.Since), Confirmed: maybe(r.Confirmed), Endpoints: r.Endpoints, Tables: []syncView{},
+		Since: maybe(r.Since), Confirmed: maybe(r.Confirmed), Held: r.Held, Endpoints: r.Endpoints, Tables: []syncView{},
 	}
 	for _, t := range r.Synced {
 		v.Tables = append(v.Tables, syncView{t.Table, t.Synced, t.Rows, t.Revision, maybe(t.Confirmed)})

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 
 func storeHold(a *app) *cobra.Command {
 	var limit uint32
+	var cluster string
 	list := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "Show the rows in force that the store does not have", Args: atMost(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -26,7 +28,7 @@ func storeHold(a *app) *cobra.Command {
 				return err
 			}
 			defer conn.Close()
-			h, err := c.HoldList(cmd.Context(), &api.HoldListRequest{Limit: limit})
+			h, err := c.HoldList(cmd.Context(), &api.HoldListRequest{Limit: limit, Cluster: cluster})
 			if err != nil {
 				return err
 			}
@@ -34,7 +36,13 @@ func storeHold(a *app) *cobra.Command {
 		},
 	}
 	list.Flags().Uint32Var(&limit, "limit", 100, "how many rows to name")
+	ofCluster(list, &cluster)
 	return group("hold", "What is kept in force after the store was lost", list)
+}
+
+// ofCluster adds the flag that says whose store is meant.
+func ofCluster(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "cluster", "", "another cluster, whose rows this node holds; ours if not given")
 }
 
 // printHold says what is held, for people.
@@ -64,8 +72,9 @@ func printHold(w io.Writer, h *api.HoldListResponse) {
 }
 
 // decision is a command that prints the difference and decides it with --yes.
-func decision(a *app, use, short, long, sure string, do func(*cobra.Command, api.AgentClient) (any, string, error)) *cobra.Command {
+func decision(a *app, use, short, long, sure string, do func(context.Context, api.AgentClient, string) (any, string, error)) *cobra.Command {
 	var yes bool
+	var cluster string
 	cmd := &cobra.Command{
 		Use: use + " --yes", Short: short, Long: long, Args: atMost(0),
 		Example: "  weft store " + use + "        # what it would do\n  weft store " + use + " --yes",
@@ -75,7 +84,7 @@ func decision(a *app, use, short, long, sure string, do func(*cobra.Command, api
 				return err
 			}
 			defer conn.Close()
-			h, err := c.HoldList(cmd.Context(), &api.HoldListRequest{Limit: 100})
+			h, err := c.HoldList(cmd.Context(), &api.HoldListRequest{Limit: 100, Cluster: cluster})
 			if err != nil {
 				return err
 			}
@@ -91,7 +100,7 @@ func decision(a *app, use, short, long, sure string, do func(*cobra.Command, api
 			if !h.Holding {
 				return printOne(a, h, func(io.Writer) {})
 			}
-			v, text, err := do(cmd, c)
+			v, text, err := do(cmd.Context(), c, cluster)
 			if err != nil {
 				return err
 			}
@@ -99,25 +108,30 @@ func decision(a *app, use, short, long, sure string, do func(*cobra.Command, api
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
+	ofCluster(cmd, &cluster)
 	return cmd
 }
 
 func storeAdopt(a *app) *cobra.Command {
 	return decision(a, "adopt", "Decide that what is in the store is the truth: held rows go",
 		"Decide, for every agent of the cluster, that what is in its store is the truth now. Rows that are held because the\n"+
-			"store does not have them are given up at once. Asks the agent of this node; prints the difference first.",
-		"these rows will be given up on every node: say --yes",
-		func(cmd *cobra.Command, c api.AgentClient) (any, string, error) {
+			"store does not have them are given up at once. Asks the agent of this node; prints the difference first.\n"+
+			"With --cluster it is decided for this node alone what is held of another cluster.",
+		"these rows will be given up: say --yes",
+		func(ctx context.Context, c api.AgentClient, cluster string) (any, string, error) {
 			by := "somebody"
 			if u, err := user.Current(); err == nil {
 				by = u.Username
 			}
-			r, err := c.HoldAdopt(cmd.Context(), &api.HoldAdoptRequest{By: strings.TrimSpace(by)})
+			r, err := c.HoldAdopt(ctx, &api.HoldAdoptRequest{By: strings.TrimSpace(by), Cluster: cluster})
 			if err != nil {
 				return nil, "", err
 			}
 			where := "on every node"
-			if !r.Everywhere {
+			switch {
+			case cluster != "":
+				where = "on this node alone: for all, decide in " + cluster
+			case !r.Everywhere:
 				where = "on this node alone: the store does not take the decision"
 			}
 			return r, fmt.Sprintf("%d rows given up %s", r.Rows, where), nil
@@ -127,10 +141,11 @@ func storeAdopt(a *app) *cobra.Command {
 func storeReseed(a *app) *cobra.Command {
 	return decision(a, "reseed", "Decide that what is held is the truth: it is written to the store",
 		"Decide that what this node holds is the truth: rows that the store does not have are written to it, never over one\n"+
-			"that it has, under a lease of 20 minutes; their owners take them over. Prints the difference first.",
+			"that it has, under a lease of 20 minutes; their owners take them over. Prints the difference first. Only our own\n"+
+			"store is written: what another cluster's lacks is written back there.",
 		"these rows will be written to the store: say --yes",
-		func(cmd *cobra.Command, c api.AgentClient) (any, string, error) {
-			r, err := c.HoldReseed(cmd.Context(), &api.HoldReseedRequest{})
+		func(ctx context.Context, c api.AgentClient, cluster string) (any, string, error) {
+			r, err := c.HoldReseed(ctx, &api.HoldReseedRequest{Cluster: cluster})
 			if err != nil {
 				return nil, "", err
 			}
