@@ -87,6 +87,8 @@ func storeHint(err error) string {
 		return "check that etcd at " + at.Endpoint + " has a leader, a disk that keeps up and memory, and that the network leads there"
 	case kvstore.ReasonFull:
 		return "weft store relieve --yes compacts and defragments it (docs/runbooks/nospace.md)"
+	case kvstore.ReasonCorrupt:
+		return "weft store status names the member to replace (docs/runbooks/member.md)"
 	case kvstore.ReasonUnauthorised:
 		return "give the certificate's name the node role: weft store init"
 	case kvstore.ReasonClientExpired:

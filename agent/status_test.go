@@ -61,6 +61,8 @@ func TestStatus_SaysWhatAndWhy(t *testing.T) {
 			"away", "may not do this", "weft store init"},
 		{"full", storeLine([]namedStore{{"nodes", kvstore.StoreStatus{Pending: 1, LastError: away(kvstore.ReasonFull)}}}), api.Health_HEALTH_FAILED,
 			"1 on their way", "the store is full", "compact"},
+		{"corrupt", storeLine([]namedStore{{"nodes", kvstore.StoreStatus{Pending: 1, LastError: away(kvstore.ReasonCorrupt)}}}), api.Health_HEALTH_FAILED,
+			"1 on their way", "do not hold the same data", "runbooks/member.md"},
 		{"watches", watchLine([]namedWatch{{"nodes", synced}, {"ips", synced}}, ""), api.Health_HEALTH_OK, "2 of our cluster", "", ""},
 		{"one-cause-told-once", watchLine([]namedWatch{{"nodes", broken(kvstore.ReasonSilent)}, {"ips", broken(kvstore.ReasonSilent)}, {"x", synced}}, ""),
 			api.Health_HEALTH_FAILED, "2 of 3", "nodes, ips: https://e:1: connected, but no answer in time: cause", "https://e:1 has a leader"},

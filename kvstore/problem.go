@@ -34,6 +34,7 @@ const (
 	ReasonFiles             Reason = "a certificate file cannot be used"
 	ReasonUnauthorised      Reason = "our certificate's name may not do this"
 	ReasonFull              Reason = "the store is full (NOSPACE): it takes no row and no new lease until somebody makes room, run 'weft store status'"
+	ReasonCorrupt           Reason = "the store's members do not hold the same data (CORRUPT): it takes no write until somebody replaces one, run 'weft store status'"
 )
 
 // EndpointError is an error of a request with the endpoint and the reason.
@@ -102,6 +103,8 @@ func (p *problems) explain(err error, endpoints []string) error {
 		return &EndpointError{all, ReasonUnauthorised, err}
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return &EndpointError{all, ReasonFull, err}
+	case errors.Is(err, rpctypes.ErrCorrupt):
+		return &EndpointError{all, ReasonCorrupt, err}
 	}
 	if !transient(err) {
 		return err

@@ -85,6 +85,8 @@ func storeHint(err error) error {
 		return hint(err, "use a certificate that may write, with --etcd FILE")
 	case kvstore.ReasonFull:
 		return hint(err, "weft store status, then weft store relieve --yes")
+	case kvstore.ReasonCorrupt:
+		return hint(err, "weft store status, and replace the member it names: docs/runbooks/member.md")
 	case kvstore.ReasonUnreachable, kvstore.ReasonSilent:
 		return hint(err, "weft status (on a node), or check that etcd runs at %s", at.Endpoint)
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(kvstoretest.Patient{M: m})
 }
 
 const oldEpoch = "00112233445566778899aabbccddeeff"

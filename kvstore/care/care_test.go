@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(kvstoretest.Patient{M: m})
 }
 
 // problems are the first lines of what is wrong, ! or x before them.

@@ -110,9 +110,10 @@ func judgeAlarms(s *Status) {
 		}
 		if kind == Corrupt {
 			s.failed("alarm CORRUPT: the members do not hold the same data",
-				"reads may differ from member to member, and the member at fault refuses requests; packets go on",
+				"no member takes a row, a deletion or a new lease; reads go on and may differ from member to member, leases that are "+
+					"there are kept, and packets go on; new endpoints, identities and services wait",
 				"weft store backup FILE from a member that is not named in the alarm", "remove the member at fault and let it join again empty",
-				"etcdctl alarm disarm", "docs/runbooks/member.md")
+				"etcdctl alarm disarm  (only then: it makes all take writes again)", "docs/runbooks/member.md")
 			continue
 		}
 		s.failed("alarm NOSPACE: the store is full, it takes no row and no new lease",

@@ -219,10 +219,15 @@ func (r *reader) members(ctx context.Context) {
 	})
 }
 
+// memberTime is how long one member may take to say how it is: it asks nobody else for that.
+const memberTime = 3 * time.Second
+
 // member asks one member.
 func (r *reader) member(ctx context.Context, endpoint string) (Member, error) {
 	var m Member
 	err := r.c.Do(ctx, "status of "+endpoint, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, memberTime)
+		defer cancel()
 		s, err := r.c.Etcd().Status(ctx, endpoint)
 		if err != nil {
 			return err
