@@ -220,7 +220,7 @@ func (c *candidates) page(kvs []KV, restart bool) {
 	}
 }
 
-func (c *candidates) listed(int64, Continuity) {
+func (c *candidates) listed(context.Context, int64, Continuity) {
 	c.mu.Lock()
 	c.keys, c.next, c.known = c.next, nil, true
 	c.mu.Unlock()

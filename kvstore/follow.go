@@ -24,8 +24,9 @@ type event struct {
 type sink interface {
 	// page is a part of a list. restart: it is the first part.
 	page(kvs []KV, restart bool)
-	// listed ends a list: what was not in it did not exist at the revision.
-	listed(revision int64, continuity Continuity)
+	// listed ends a list: what was not in it did not exist at the revision. The context is that of the
+	// follower's run.
+	listed(ctx context.Context, revision int64, continuity Continuity)
 	// events are changes in the order they happened, whole revisions. The context is that of the
 	// follower's run.
 	events(ctx context.Context, evs []event)
@@ -196,7 +197,7 @@ func (f *follower) list(ctx context.Context) error {
 		next.revision = 0
 	}
 	f.lineage, f.revision, f.generation, f.broken = next, rev, generation, false
-	f.sink.listed(rev, f.continuity)
+	f.sink.listed(ctx, rev, f.continuity)
 	if f.guard != nil {
 		f.guard.settled(f, generation)
 	}

@@ -30,6 +30,13 @@ type GuardConfig struct {
 	// for rows deleted by hand across owners. Default 30 s. Both count only while the store is
 	// connected and its heartbeat moves.
 	Limit, Brief time.Duration
+	// Lease is how long an owner's rows outlive its path to the store. Default DefaultLeaseTTL. If
+	// too many owners' leases end within that time, it is the path that is lost, not the owners.
+	Lease time.Duration
+	// Settle is how long the rows of an owner whose lease has ended stay, so that the first of many is
+	// not believed before the others are seen. Default one refresh of a session: a third of Lease, at
+	// most 30 s.
+	Settle time.Duration
 	// Heartbeat is how old the last heartbeat may be. Default 3 min.
 	Heartbeat time.Duration
 	// Follow says how the guard's own keys are followed. Its Source and Guard are not used.
@@ -42,6 +49,12 @@ func (c GuardConfig) withDefaults() GuardConfig {
 	}
 	if c.Brief <= 0 {
 		c.Brief = 30 * time.Second
+	}
+	if c.Lease <= 0 {
+		c.Lease = DefaultLeaseTTL
+	}
+	if c.Settle <= 0 {
+		c.Settle = min(c.Lease/3, 30*time.Second)
 	}
 	if c.Heartbeat <= 0 {
 		c.Heartbeat = 3 * time.Minute
@@ -89,13 +102,17 @@ type Guard struct {
 	nodes     map[netip.Addr]string
 	words     map[string]ownerWord
 	known     map[string]bool
-	weft      bool // an epoch or an owners' row was seen: owners speak
+	nodeKeys  map[string]string // the row of each node
+	expiries  map[string]expiry // of owners, the last of each
+	mass      bool              // so many expired that all of them are held
+	weft      bool              // an epoch or an owners' row was seen: owners speak
 	holding   bool
 	since     time.Time
 	reason    string
 	rest      time.Time // nothing is marked synced before, after a break with nothing known
 	changed   chan struct{}
 	clock     time.Duration // runs while the store lives
+	online    time.Duration // runs while the store is connected
 	ticked    time.Time
 	beat      time.Time
 	beatMod   int64 // of the heartbeat that was seen last
@@ -103,6 +120,8 @@ type Guard struct {
 
 	// Owned by Run.
 	savedHeld map[heldGroup]int // what the file of held keys says
+	savedMass bool
+	written   bool // the lineage is on disk
 }
 
 // NewGuard returns a guard of the store behind c. It guards watches that are given it in their
@@ -123,6 +142,7 @@ func (g *Guard) emptyLocked() {
 	g.lineage, g.generation, g.epochs, g.continuity, g.weft = lineage{}, 0, 0, "", false
 	g.broke, g.dirty, g.reason, g.rest, g.clock, g.since = false, false, "", time.Time{}, 0, time.Time{}
 	g.left, g.enrolled, g.carried = map[string]uint64{}, map[string]bool{}, map[string]map[string]carriedRow{}
+	g.nodeKeys, g.expiries, g.mass = map[string]string{}, map[string]expiry{}, false
 	g.nodes, g.words, g.known = map[netip.Addr]string{}, map[string]ownerWord{}, map[string]bool{}
 }
 
@@ -180,5 +200,12 @@ func (g *Guard) loadLocked() {
 		g.fileError = err
 		g.log.Warn("held rows on disk are of no use, what is absent from a proven store is taken for deleted", "error", err)
 	}
-	g.carried, g.since, g.reason = held.rows, held.since, held.reason
+	g.carried, g.since, g.reason, g.mass = held.rows, held.since, held.reason, held.mass
+	for _, rows := range held.rows {
+		for _, r := range rows {
+			if r.group.why == WhyExpired {
+				g.expiredLocked(r.group.owner, r.group.revision)
+			}
+		}
+	}
 }

@@ -50,9 +50,9 @@ func (g *Guard) carriedGroups(into map[heldGroup]int, kinds map[string]int) {
 		}
 		for _, c := range rows {
 			into[c.group]++
-		}
-		if n := len(rows); n > 0 {
-			kinds[r] += n
+			if !c.group.settling(g.mass) {
+				kinds[r]++
+			}
 		}
 	}
 }
@@ -87,7 +87,7 @@ func (g *Guard) carriedRows(limit int) (out []HeldRow) {
 			if len(out) >= limit {
 				return out
 			}
-			out = append(out, HeldRow{key, r, c.group.owner, c.since, c.group.why})
+			out = append(out, HeldRow{key, r, c.group.owner, c.since, c.group.why, c.group.settling(g.mass)})
 		}
 	}
 	return out

@@ -75,10 +75,10 @@ func (g *Guard) Reseed(ctx context.Context) (written int, err error) {
 	if g.cfg.ReadOnly {
 		return 0, fmt.Errorf("reseed: %w", ErrReadOnly)
 	}
-	c := g.client()
+	c, mass := g.client(), g.massive()
 	var rows []KV
 	for _, m := range g.membersNow() {
-		kvs, err := m.values()
+		kvs, err := m.values(func(h heldGroup) bool { return !h.settling(mass) })
 		if err != nil {
 			return 0, fmt.Errorf("reseed: %w", err)
 		}

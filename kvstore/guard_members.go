@@ -11,11 +11,11 @@ import (
 // member is a watch as its guard sees it.
 type member interface {
 	mark(holding bool)
-	groups(into map[heldGroup]int, kinds map[string]int)
-	heldRows(limit int) []HeldRow
+	groups(into map[heldGroup]int, kinds map[string]int, mass bool)
+	heldRows(limit int, mass bool) []HeldRow
 	held(into map[string]carriedRow)
 	end(gone func(heldGroup) bool) int
-	values() ([]KV, error)
+	values(of func(heldGroup) bool) ([]KV, error)
 	prefix() string
 }
 

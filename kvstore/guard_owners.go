@@ -19,7 +19,7 @@ func (s eachSink) page(kvs []KV, _ bool) {
 		s(event{KV: kv})
 	}
 }
-func (s eachSink) listed(int64, Continuity) {}
+func (s eachSink) listed(context.Context, int64, Continuity) {}
 func (s eachSink) events(_ context.Context, evs []event) {
 	for _, ev := range evs {
 		s(ev)
@@ -43,7 +43,7 @@ func (s *ownersSink) page(kvs []KV, restart bool) {
 	}
 }
 
-func (s *ownersSink) listed(int64, Continuity) {
+func (s *ownersSink) listed(context.Context, int64, Continuity) {
 	s.guard.mu.Lock()
 	defer s.guard.mu.Unlock()
 	for name := range s.guard.known {

@@ -112,6 +112,12 @@ func TestGuard_RestartInHold(t *testing.T) {
 			stop := g.start(t, cfg, nil)
 			g.wantSynced(t, true)
 			rows := g.checkpoint(t)
+			kvstoretest.Eventually(t, func() string {
+				if _, err := os.Stat(cfg.File); err != nil {
+					return err.Error()
+				}
+				return ""
+			})
 
 			tt.loss(t, g)
 			g.wantHeld(t, 40)
@@ -126,11 +132,17 @@ func TestGuard_RestartInHold(t *testing.T) {
 			since := g.guard.Held(1)[0].Since
 			if tt.crash {
 				wantFile(t, cfg.File, 20)
-				after := filepath.Join(t.TempDir(), "after")
-				if err := os.CopyFS(after, os.DirFS(filepath.Dir(cfg.File))); err != nil {
-					t.Fatal(err)
+				after := filepath.Join(t.TempDir(), "lineage")
+				for _, name := range []string{"", ".held"} {
+					b, err := os.ReadFile(cfg.File + name)
+					if err == nil {
+						err = os.WriteFile(after+name, b, 0o600)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
 				}
-				cfg.File = filepath.Join(after, "lineage")
+				cfg.File = after
 			}
 			stop()
 

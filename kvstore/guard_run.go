@@ -39,8 +39,9 @@ func (g *Guard) Run(ctx context.Context) error {
 	g.beating = beating
 	g.ticked = time.Now()
 	g.mu.Unlock()
+	defer g.Use(c) // which takes beating back: nobody asks the store any more
 
-	tick := time.NewTicker(min(time.Second, max(g.cfg.Brief/4, 10*time.Millisecond)))
+	tick := time.NewTicker(min(time.Second, max(min(g.cfg.Brief, g.cfg.Settle)/4, 10*time.Millisecond)))
 	defer tick.Stop()
 	saved, pause := time.Now(), time.Duration(0)
 	defer g.save()
@@ -55,7 +56,7 @@ func (g *Guard) Run(ctx context.Context) error {
 		g.settle()
 		groups := map[heldGroup]int{}
 		g.groups(groups, map[string]int{})
-		if since := time.Since(saved); since >= savePeriod || !maps.Equal(groups, g.savedHeld) && since >= pause {
+		if since := time.Since(saved); since >= savePeriod || since >= pause && (!g.written || !maps.Equal(groups, g.savedHeld) || g.massive() != g.savedMass) {
 			saved = time.Now()
 			g.save()
 			pause = saveCost * time.Since(saved)
@@ -146,101 +147,20 @@ func (g *Guard) nudge() {
 
 // aliveLocked says that the store is connected and its heartbeat moves.
 func (g *Guard) aliveLocked(now time.Time) bool {
-	return g.beating != nil && g.beating.status().connected && now.Sub(g.beat) < g.cfg.Heartbeat
+	return g.connectedLocked() && now.Sub(g.beat) < g.cfg.Heartbeat
 }
 
-// tick lets the clock of limits run, if the store lives.
+func (g *Guard) connectedLocked() bool { return g.beating != nil && g.beating.status().connected }
+
+// tick lets the clocks of limits run, if the store lives.
 func (g *Guard) tick(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if d := now.Sub(g.ticked); d > 0 && g.aliveLocked(now) {
 		g.clock += min(d, time.Minute) // a process that was frozen has seen nothing
 	}
+	if d := now.Sub(g.ticked); d > 0 && g.connectedLocked() {
+		g.online += min(d, time.Second)
+	}
 	g.ticked = now
-}
-
-// end lets held rows of some groups go.
-func (g *Guard) end(gone func(heldGroup) bool) (ended int) {
-	for _, m := range g.membersNow() {
-		ended += m.end(gone)
-	}
-	return ended + g.endCarried(gone)
-}
-
-// groups counts what is held. Rows on their way from the guard to a watch may count twice.
-func (g *Guard) groups(into map[heldGroup]int, kinds map[string]int) {
-	g.carriedGroups(into, kinds)
-	for _, m := range g.membersNow() {
-		m.groups(into, kinds)
-	}
-}
-
-// facts gathers what the end of the hold depends on.
-func (g *Guard) facts() (holdFacts, map[string]int) {
-	groups, kinds := map[heldGroup]int{}, map[string]int{}
-	g.groups(groups, kinds)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	f := holdFacts{
-		groups: groups, words: map[string]ownerWord{}, known: map[string]bool{}, epoch: g.lineage.epoch,
-		clock: g.clock, limit: g.cfg.Limit, brief: g.cfg.Brief, owners: g.cfg.Owners && g.weft,
-	}
-	for name, w := range g.words {
-		f.words[name] = w
-	}
-	for name := range g.known {
-		f.known[name] = true
-	}
-	for group := range groups {
-		if group.owner != OwnerEverybody && group.owner != OwnerOperator {
-			f.known[group.owner] = true
-		}
-	}
-	return f, kinds
-}
-
-// settle ends what is to end.
-func (g *Guard) settle() {
-	f, _ := g.facts()
-	if len(f.groups) > 0 {
-		if v := judgeHold(f); len(v.end) > 0 {
-			ended := g.end(func(h heldGroup) bool { return v.end[h] })
-			g.log.Info("held rows let go", "cluster", g.cfg.Cluster, "rows", ended, "unconfirmed", v.unconfirmed)
-		}
-	}
-	g.refresh()
-}
-
-// refresh finds out whether the guard holds and marks the sources of its watches.
-func (g *Guard) refresh() {
-	g.marking <- struct{}{}
-	defer func() { <-g.marking }()
-	groups := map[heldGroup]int{}
-	g.groups(groups, map[string]int{})
-	members := g.membersNow()
-	g.mu.Lock()
-	unjudged := g.unjudgedLocked()
-	holding := len(groups) > 0 || time.Now().Before(g.rest) || unjudged
-	g.broke = g.broke && unjudged
-	if !holding && len(g.carried) == 0 {
-		g.since = time.Time{}
-	}
-	if holding != g.holding {
-		g.holding = holding
-		if holding && g.since.IsZero() { // else an earlier process held
-			g.since = time.Now()
-			for h := range groups {
-				if h.why != WhyLineage {
-					g.reason = string(h.why)
-				}
-			}
-		}
-		close(g.changed)
-		g.changed = make(chan struct{})
-		g.log.Info("hold", "cluster", g.cfg.Cluster, "holding", holding, "reason", g.reason)
-	}
-	g.mu.Unlock()
-	for _, m := range members {
-		m.mark(holding)
-	}
 }

@@ -15,12 +15,12 @@ func (g *Guard) save() {
 		return
 	}
 	g.mu.Lock()
-	loaded, since, reason := g.loaded, g.since, g.reason
+	loaded, since, reason, mass := g.loaded, g.since, g.reason, g.mass
 	g.mu.Unlock()
 	if !loaded {
 		return
 	}
-	held := heldOnDisk{since, reason, g.allHeld()}
+	held := heldOnDisk{since, reason, mass, g.allHeld()}
 	groups := map[heldGroup]int{}
 	for _, rows := range held.rows {
 		for _, r := range rows {
@@ -28,9 +28,9 @@ func (g *Guard) save() {
 		}
 	}
 	var err error
-	if !maps.Equal(groups, g.savedHeld) || g.savedHeld == nil {
+	if !maps.Equal(groups, g.savedHeld) || g.savedHeld == nil || mass != g.savedMass {
 		if err = writeHeld(g.cfg.File, held); err == nil {
-			g.savedHeld = groups
+			g.savedHeld, g.savedMass = groups, mass
 		}
 	}
 	g.mu.Lock()
@@ -39,6 +39,7 @@ func (g *Guard) save() {
 	g.mu.Unlock()
 	if dirty {
 		err = writeLineage(g.cfg.File, l, clock)
+		g.written = g.written || err == nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

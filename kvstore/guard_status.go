@@ -16,6 +16,8 @@ type HeldRow struct {
 	Owner    string
 	Since    time.Time
 	Why      Why
+	// Settling says that the row is not held, but waits to see whether the leases of others end too.
+	Settling bool
 }
 
 // WitnessStatus is the put by which a store is recognised.
@@ -43,6 +45,7 @@ type HoldStatus struct {
 	Since       time.Time
 	Reason      string
 	Rows        int
+	Settling    int // rows beside them, of owners whose leases have just ended
 	Kinds       []HeldKind
 	Owners      []HeldOwner
 	Unconfirmed int  // owners of held rows that have not spoken since
@@ -86,6 +89,10 @@ func (g *Guard) Status() GuardStatus {
 	}
 	owners := map[string]*HeldOwner{}
 	for group, n := range f.groups {
+		if group.settling(v.mass) {
+			h.Settling += n
+			continue
+		}
 		h.Rows += n
 		o := owners[group.owner]
 		if o == nil {
@@ -122,8 +129,9 @@ func (g *Guard) Holding() (bool, <-chan struct{}) {
 // Held returns at most limit held rows in the order of their keys, as far as they were looked at.
 func (g *Guard) Held(limit int) []HeldRow {
 	var out []HeldRow
+	mass := g.massive()
 	for _, m := range g.membersNow() {
-		out = append(out, m.heldRows(limit-len(out))...)
+		out = append(out, m.heldRows(limit-len(out), mass)...)
 	}
 	out = append(out, g.carriedRows(limit-len(out))...)
 	slices.SortFunc(out, func(a, b HeldRow) int { return cmp.Compare(a.Key, b.Key) })

@@ -23,6 +23,7 @@ func heldPath(lineage string) string { return lineage + ".held" }
 type heldOnDisk struct {
 	since  time.Time
 	reason string
+	mass   bool                             // those whose leases ended are too many to be believed
 	rows   map[string]map[string]carriedRow // by resource and key
 }
 
@@ -30,6 +31,7 @@ type heldOnDisk struct {
 type fileHeld struct {
 	Since  time.Time   `json:"since"`
 	Reason string      `json:"reason"`
+	Mass   bool        `json:"mass,omitempty"`
 	Groups []fileGroup `json:"groups"`
 }
 
@@ -45,7 +47,7 @@ type fileGroup struct {
 
 // encodeHeld writes the file. Rows of one group are said to be held since the first of them is.
 func encodeHeld(h heldOnDisk) ([]byte, error) {
-	f := fileHeld{Since: h.since, Reason: h.reason}
+	f := fileHeld{Since: h.since, Reason: h.reason, Mass: h.mass}
 	for resource, rows := range h.rows {
 		groups := map[heldGroup]*fileGroup{}
 		for key, r := range rows {
@@ -76,7 +78,7 @@ func decodeHeld(b []byte) (heldOnDisk, error) {
 	if err := unseal(heldMagic, b, &f); err != nil {
 		return heldOnDisk{}, err
 	}
-	h := heldOnDisk{f.Since, f.Reason, map[string]map[string]carriedRow{}}
+	h := heldOnDisk{f.Since, f.Reason, f.Mass, map[string]map[string]carriedRow{}}
 	for _, g := range f.Groups {
 		if g.Resource == "" || g.Owner == "" || g.Why == "" || g.Revision <= 0 || len(g.Keys) == 0 {
 			return heldOnDisk{}, errors.New("a group of rows is not whole")

@@ -17,6 +17,9 @@ const (
 	WhyLineage Why = "absent from a store of another lineage"
 	// WhySpan: it was deleted in one revision together with rows of others, which no owner does.
 	WhySpan Why = "deleted in one revision with rows of other owners"
+	// WhyExpired: it went when its owner's lease ended, and too many others' ended with it. While
+	// that is not known yet, such a row settles: it stays, and nothing is said to be held.
+	WhyExpired Why = "gone with its owner's lease, as those of too many others"
 )
 
 // Names of owners that are no node's.
@@ -52,6 +55,12 @@ type holdFacts struct {
 	limit  time.Duration
 	brief  time.Duration
 	owners bool // owners' rows are expected
+	// expired is how long ago the leases of owners ended, of those within one lease time; nodes is
+	// how many owners there are, settle how long is waited for more.
+	expired map[string]time.Duration
+	nodes   int
+	mass    bool // too many ended before
+	settle  time.Duration
 }
 
 // holdVerdict is what becomes of held rows.
@@ -59,6 +68,16 @@ type holdVerdict struct {
 	end         map[heldGroup]bool
 	unconfirmed int  // owners of held rows that have not spoken since
 	stuck       bool // the limit is over, and too many have not spoken
+	mass        bool // leases of too many owners ended
+}
+
+// settling says that a row only waits to see whether the leases of others end as well.
+func (g heldGroup) settling(mass bool) bool { return g.why == WhyExpired && !mass }
+
+// occasion is what was held for one reason at one revision. Its limit counts from its last row.
+type occasion struct {
+	why      Why
+	revision int64
 }
 
 // confirmed says whether an owner has said, after a revision, that all its rows are there.
@@ -84,12 +103,25 @@ func (f holdFacts) confirmed(owner string, revision int64) bool {
 // others go when their limit is over, unless so many owners are silent that the path to the store is
 // the likelier reason.
 func judgeHold(f holdFacts) holdVerdict {
-	v := holdVerdict{end: map[heldGroup]bool{}}
-	silent, late := map[string]bool{}, map[string]bool{}
+	v := holdVerdict{end: map[heldGroup]bool{}, mass: f.mass || tooMany(len(f.expired), f.nodes)}
+	silent := map[string]bool{}
+	youngest := map[occasion]time.Duration{}
+	for g := range f.groups {
+		b := occasion{g.why, g.revision}
+		if born, ok := youngest[b]; !ok || g.born > born {
+			youngest[b] = g.born
+		}
+	}
 	var aged []heldGroup
 	for g := range f.groups {
 		if f.confirmed(g.owner, g.revision) {
 			v.end[g] = true
+			continue
+		}
+		if g.settling(v.mass) {
+			if age, known := f.expired[g.owner]; !known || age >= f.settle {
+				v.end[g] = true
+			}
 			continue
 		}
 		silent[g.owner] = true
@@ -97,18 +129,16 @@ func judgeHold(f holdFacts) holdVerdict {
 		if g.why == WhySpan {
 			limit = f.brief
 		}
-		if f.clock-g.born < limit {
-			continue
+		if f.clock-youngest[occasion{g.why, g.revision}] >= limit {
+			aged = append(aged, g)
 		}
-		aged = append(aged, g)
-		late[g.owner] = true
 	}
 	v.unconfirmed = len(silent)
 	if len(aged) == 0 {
 		return v
 	}
 	nodes := 0
-	for owner := range late {
+	for owner := range silent {
 		if owner != OwnerEverybody && owner != OwnerOperator {
 			nodes++
 		}

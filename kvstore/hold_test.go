@@ -36,6 +36,14 @@ func TestJudgeHold(t *testing.T) {
 	}
 	a, b, c := group("n0", WhyLineage, 0), group("n1", WhyLineage, 0), group("n2", WhyLineage, 0)
 	span := group("n0", WhySpan, 0)
+	x, y := group("n0", WhyExpired, 0), group("n1", WhyExpired, 0)
+	ages := func(age time.Duration, owners ...string) map[string]time.Duration {
+		out := map[string]time.Duration{}
+		for _, o := range owners {
+			out[o] = age
+		}
+		return out
+	}
 	everybody, operator := group(OwnerEverybody, WhyLineage, 0), group(OwnerOperator, WhyLineage, 0)
 	for _, tt := range []struct {
 		name        string
@@ -44,9 +52,12 @@ func TestJudgeHold(t *testing.T) {
 		known       map[string]bool
 		clock       time.Duration
 		foreign     bool // no owners' rows are expected
+		expired     map[string]time.Duration
+		mass        bool // it was one before
 		end         []heldGroup
 		unconfirmed int
 		stuck       bool
+		massed      bool
 	}{
 		{name: "silent-owner", groups: []heldGroup{a}, known: names(10), unconfirmed: 1},
 		{name: "owner-has-spoken", groups: []heldGroup{a, b}, words: map[string]ownerWord{"n0": said(e, 11)}, known: names(10), end: []heldGroup{a}, unconfirmed: 1},
@@ -67,17 +78,28 @@ func TestJudgeHold(t *testing.T) {
 		{name: "nobody-known", groups: []heldGroup{everybody}, unconfirmed: 1},
 		{name: "operator-away", groups: []heldGroup{operator}, known: map[string]bool{OwnerOperator: true, "n0": true}, clock: 24 * time.Hour, unconfirmed: 1, stuck: true},
 		{name: "operator-has-spoken", groups: []heldGroup{operator}, words: map[string]ownerWord{OwnerOperator: said(e, 11)}, known: names(1), end: []heldGroup{operator}},
+		{name: "a-part-of-them-came-later", groups: []heldGroup{span, group("n1", WhySpan, time.Second)}, known: names(10), clock: time.Minute, unconfirmed: 2},
+		{name: "few-of-many-are-old", groups: []heldGroup{a, {"n1", WhyLineage, 11, time.Minute}, {"n2", WhyLineage, 11, time.Minute}}, known: names(10), clock: time.Hour, unconfirmed: 3, stuck: true},
+		{name: "lease-ended", groups: []heldGroup{x}, known: names(10), expired: ages(10*time.Second, "n0")},
+		{name: "lease-ended-and-settled", groups: []heldGroup{x, y}, known: names(10), expired: map[string]time.Duration{"n0": 30 * time.Second, "n1": 29 * time.Second}, end: []heldGroup{x}},
+		{name: "lease-ended-long-ago", groups: []heldGroup{x}, known: names(10), end: []heldGroup{x}},
+		{name: "leases-of-too-many", groups: []heldGroup{x, y}, known: names(10), expired: ages(time.Minute, "n0", "n1", "n9"), unconfirmed: 2, massed: true},
+		{name: "leases-of-few-of-many", groups: []heldGroup{x, y}, known: names(15), expired: ages(time.Minute, "n0", "n1", "n9"), end: []heldGroup{x, y}},
+		{name: "leases-of-both", groups: []heldGroup{x, y}, known: names(2), expired: ages(time.Minute, "n0", "n1"), unconfirmed: 2, massed: true},
+		{name: "too-many-before", groups: []heldGroup{x, y}, known: names(10), mass: true, words: map[string]ownerWord{"n0": said(e, 11)}, end: []heldGroup{x}, unconfirmed: 1, massed: true},
+		{name: "too-many-and-limit-over", groups: []heldGroup{x, y}, known: names(10), mass: true, clock: time.Hour, end: []heldGroup{x, y}, unconfirmed: 2, massed: true},
 		{name: "operator-that-never-spoke", groups: []heldGroup{operator}, known: names(1), clock: time.Hour, end: []heldGroup{operator}, unconfirmed: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := holdFacts{
 				groups: map[heldGroup]int{}, words: tt.words, known: tt.known, epoch: e, clock: tt.clock,
 				limit: time.Hour, brief: time.Minute, owners: !tt.foreign,
+				expired: tt.expired, mass: tt.mass, settle: 30 * time.Second, nodes: len(tt.known),
 			}
 			for _, g := range tt.groups {
 				f.groups[g] = 1
 			}
-			want := holdVerdict{map[heldGroup]bool{}, tt.unconfirmed, tt.stuck}
+			want := holdVerdict{map[heldGroup]bool{}, tt.unconfirmed, tt.stuck, tt.massed}
 			for _, g := range tt.end {
 				want.end[g] = true
 			}
@@ -169,7 +191,7 @@ func TestHeldFile(t *testing.T) {
 		t.Fatalf("no file: %+v, %v", h, err)
 	}
 	early, late := heldGroup{"n0", WhyLineage, 10, time.Second}, heldGroup{"n1", WhySpan, 12, -time.Second}
-	want := heldOnDisk{at, "why", map[string]map[string]carriedRow{
+	want := heldOnDisk{at, "why", true, map[string]map[string]carriedRow{
 		"ips":   {"a": {early, at}, "b": {early, at}, "c": {late, at.Add(time.Second)}},
 		"nodes": {"n": {late, at}},
 	}}
@@ -202,7 +224,7 @@ func TestHeldFile(t *testing.T) {
 
 func FuzzHeld(f *testing.F) {
 	at := time.Unix(1700000000, 0).UTC()
-	b, err := encodeHeld(heldOnDisk{at, "why", map[string]map[string]carriedRow{"ips": {"a": {heldGroup{"n0", WhyLineage, 10, 1}, at}}}})
+	b, err := encodeHeld(heldOnDisk{at, "why", true, map[string]map[string]carriedRow{"ips": {"a": {heldGroup{"n0", WhyLineage, 10, 1}, at}}}})
 	if err != nil {
 		f.Fatal(err)
 	}

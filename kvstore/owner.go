@@ -33,12 +33,13 @@ func (w *Watch[K, V]) ownerOf(k K, v V) string {
 	return OwnerEverybody
 }
 
-// learn remembers the addresses of a node: rows of addresses name only those.
+// learn remembers a node and its addresses: rows of addresses name only those.
 func (w *Watch[K, V]) learn(k K, v V) {
 	n, ok := any(v).(schema.Node)
 	if !ok || w.follow.guard == nil {
 		return
 	}
+	w.follow.guard.nodeIs(n.Name, w.raw(k))
 	for _, a := range n.Addresses {
 		w.follow.guard.nodeHas(n.Name, a.IP)
 	}

@@ -115,7 +115,7 @@ func (p *partSink) page(kvs []KV, restart bool) {
 	p.pages = append(p.pages, kvs...)
 }
 
-func (p *partSink) listed(revision int64, continuity Continuity) {
+func (p *partSink) listed(_ context.Context, revision int64, continuity Continuity) {
 	p.queue.push(feedWord{part: p.part, list: p.pages, revision: revision, continuity: continuity})
 	p.pages = nil
 }

@@ -119,6 +119,7 @@ type Watch[K comparable, V any] struct {
 	pending []row[K, V] // of the list in progress
 	seen    map[string]struct{}
 	aside   []row[K, V] // that an earlier process knew, until the first list
+	asideAt time.Time   // when they were right
 
 	owner func(K, V) string // nil: the kind of row decides
 	hold  hold[K]           // rows that the store does not have
@@ -219,9 +220,11 @@ func (w *Watch[K, V]) page(kvs []KV, restart bool) {
 	}
 }
 
-func (w *Watch[K, V]) listed(revision int64, continuity Continuity) {
+func (w *Watch[K, V]) listed(ctx context.Context, revision int64, continuity Continuity) {
+	expired := w.expiredBefore(ctx, revision, continuity)
 	w.hold.mu.Lock()
-	held := w.keepLocked(revision, continuity)
+	held := w.keepLocked(revision, continuity, expired)
+	w.nodesListed()
 	put, deleted := w.table.Replace(w.source, revision, func(yield func(K, state.Stamped[V]) bool) {
 		for _, r := range w.pending {
 			if !yield(r.key, r.value) {
@@ -250,7 +253,7 @@ func (w *Watch[K, V]) listed(revision int64, continuity Continuity) {
 	w.mu.Unlock()
 	w.seen = nil
 	for _, t := range w.taps {
-		t.listed(revision, continuity)
+		t.listed(ctx, revision, continuity)
 	}
 }
 

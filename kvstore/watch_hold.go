@@ -4,7 +4,6 @@
 package kvstore
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -60,7 +59,7 @@ func (w *Watch[K, V]) leave() {
 func (w *Watch[K, V]) prefix() string { return w.codec.Prefix }
 
 // keepLocked adds what must stay to the list in progress and returns how many rows are held.
-func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity) int {
+func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity, expired map[string]int64) int {
 	g := w.follow.guard
 	aside := w.aside
 	w.aside = nil
@@ -93,9 +92,11 @@ func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity) int {
 			return
 		}
 		before, was := carried[w.raw(r.key)]
+		owner := w.ownerOf(r.key, r.value.Value)
+		_, gone := expired[owner]
 		switch {
 		case lost:
-			group := heldGroup{owner: w.ownerOf(r.key, r.value.Value), why: WhyLineage, revision: revision, born: clock}
+			group := heldGroup{owner: owner, why: WhyLineage, revision: revision, born: clock}
 			since := time.Now()
 			if was {
 				since = before.since
@@ -106,12 +107,14 @@ func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity) int {
 			w.holdLocked(r.key, group, since)
 		case was:
 			w.holdLocked(r.key, before.group, before.since)
+		case gone:
+			w.holdLocked(r.key, heldGroup{owner, WhyExpired, revision, clock}, time.Now())
 		default:
 			return
 		}
 		stay(r)
 	}
-	if lost || len(carried) > 0 {
+	if lost || len(carried) > 0 || len(expired) > 0 {
 		for r := range w.table.All() {
 			if r.Source == w.source {
 				absent(row[K, V]{r.Key, state.Stamped[V]{Value: r.Value, Origin: r.Origin}})
@@ -138,87 +141,6 @@ func (w *Watch[K, V]) holdLocked(k K, group heldGroup, since time.Time) {
 	w.hold.rows[w.raw(k)] = heldRow[K]{k, group, since}
 }
 
-// apply writes changes to the table. A deletion that no owner makes is held.
-func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) {
-	g := w.follow.guard
-	var held map[int64]bool
-	var clock time.Duration
-	now := time.Now()
-	if g != nil {
-		clock = g.time()
-		deletions := w.deletions(changes)
-		held = spans(deletions)
-		// What empties the table may be the part of a larger deletion that this watch sees.
-		if n := len(deletions); n > 0 && n >= w.stored() {
-			if last := deletions[n-1]; !held[last.revision] && g.wide(ctx, w.follow.c, last.revision, w.codec.Prefix, last.owner) {
-				held[last.revision] = true
-			}
-		}
-	}
-	w.hold.mu.Lock()
-	before := len(w.hold.rows)
-	w.table.Update(func(tw *state.Writer[K, V]) {
-		for _, c := range changes {
-			switch {
-			case !c.deleted:
-				tw.Put(w.source, c.value.Origin, c.key, c.value.Value)
-				delete(w.hold.rows, c.raw)
-			case held[c.value.Origin]:
-				if v, ok := tw.Get(c.key); ok {
-					w.holdLocked(c.key, heldGroup{w.ownerOf(c.key, v), WhySpan, c.value.Origin, clock}, now)
-				}
-			default:
-				tw.Delete(w.source, c.value.Origin, c.key)
-				delete(w.hold.rows, c.raw)
-			}
-		}
-	})
-	after := len(w.hold.rows)
-	w.hold.mu.Unlock()
-	if g == nil {
-		return
-	}
-	if after != before {
-		g.refresh()
-	}
-}
-
-// stored is the number of the source's rows that are not held.
-func (w *Watch[K, V]) stored() int {
-	w.hold.mu.Lock()
-	defer w.hold.mu.Unlock()
-	for _, s := range w.table.Sources() {
-		if s.Source == w.source {
-			return s.Rows - len(w.hold.rows)
-		}
-	}
-	return 0
-}
-
-// deletions are those of rows that are known, with their owners.
-func (w *Watch[K, V]) deletions(changes []change[K, V]) []deletion {
-	var out []deletion
-	fresh := map[K]V{} // put by this message
-	for _, c := range changes {
-		if !c.deleted {
-			fresh[c.key] = c.value.Value
-			w.learn(c.key, c.value.Value)
-			continue
-		}
-		v, ok := fresh[c.key]
-		if !ok {
-			old, there := w.table.Get(c.key)
-			if !there || old.Source != w.source {
-				continue
-			}
-			v = old.Value
-		}
-		delete(fresh, c.key)
-		out = append(out, deletion{revision: c.value.Origin, key: c.raw, owner: w.ownerOf(c.key, v)})
-	}
-	return out
-}
-
 // mark says whether the source has delivered everything it has.
 func (w *Watch[K, V]) mark(holding bool) {
 	w.hold.mu.Lock()
@@ -232,18 +154,19 @@ func (w *Watch[K, V]) mark(holding bool) {
 	}
 }
 
-func (w *Watch[K, V]) groups(into map[heldGroup]int, kinds map[string]int) {
+func (w *Watch[K, V]) groups(into map[heldGroup]int, kinds map[string]int, mass bool) {
 	w.hold.mu.Lock()
 	defer w.hold.mu.Unlock()
+	r := resourceOf(w.codec.Prefix)
 	for _, h := range w.hold.rows {
 		into[h.group]++
-	}
-	if n := len(w.hold.rows); n > 0 {
-		kinds[resourceOf(w.codec.Prefix)] += n
+		if !h.group.settling(mass) {
+			kinds[r]++
+		}
 	}
 }
 
-func (w *Watch[K, V]) heldRows(limit int) []HeldRow {
+func (w *Watch[K, V]) heldRows(limit int, mass bool) []HeldRow {
 	w.hold.mu.Lock()
 	defer w.hold.mu.Unlock()
 	var out []HeldRow
@@ -251,7 +174,7 @@ func (w *Watch[K, V]) heldRows(limit int) []HeldRow {
 		if len(out) >= limit {
 			break
 		}
-		out = append(out, HeldRow{raw, resourceOf(w.codec.Prefix), h.group.owner, h.since, h.group.why})
+		out = append(out, HeldRow{raw, resourceOf(w.codec.Prefix), h.group.owner, h.since, h.group.why, h.group.settling(mass)})
 	}
 	return out
 }
@@ -274,6 +197,7 @@ func (w *Watch[K, V]) end(gone func(heldGroup) bool) (ended int) {
 			if gone(h.group) {
 				tw.Delete(w.source, h.group.revision, h.key)
 				delete(w.hold.rows, raw)
+				w.unlearn(h.key)
 				ended++
 			}
 		}
@@ -281,14 +205,14 @@ func (w *Watch[K, V]) end(gone func(heldGroup) bool) (ended int) {
 	return ended
 }
 
-// values are the held rows as they would stand in the store.
-func (w *Watch[K, V]) values() ([]KV, error) {
+// values are the held rows of some groups as they would stand in the store.
+func (w *Watch[K, V]) values(of func(heldGroup) bool) ([]KV, error) {
 	w.hold.mu.Lock()
 	defer w.hold.mu.Unlock()
 	out := make([]KV, 0, len(w.hold.rows))
 	for raw, h := range w.hold.rows {
 		r, ok := w.table.Get(h.key)
-		if !ok {
+		if !ok || !of(h.group) {
 			continue
 		}
 		b, err := w.codec.Encode(h.key, r.Value)

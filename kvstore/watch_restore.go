@@ -35,6 +35,7 @@ func (w *Watch[K, V]) Restore(kvs iter.Seq[KV], revision int64, at time.Time) (r
 	if g := w.follow.guard; g != nil && restored > 0 {
 		g.expect(w.codec.Prefix)
 	}
+	w.asideAt = at
 	w.table.Confirm(w.source, at)
 	return restored
 }

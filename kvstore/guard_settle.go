@@ -1,0 +1,139 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"maps"
+	"time"
+)
+
+// end lets held rows of some groups go.
+func (g *Guard) end(gone func(heldGroup) bool) (ended int) {
+	for _, m := range g.membersNow() {
+		ended += m.end(gone)
+	}
+	return ended + g.endCarried(gone)
+}
+
+// groups counts what is held. Rows on their way from the guard to a watch may count twice.
+func (g *Guard) groups(into map[heldGroup]int, kinds map[string]int) {
+	mass := g.massive()
+	g.carriedGroups(into, kinds)
+	for _, m := range g.membersNow() {
+		m.groups(into, kinds, mass)
+	}
+}
+
+// massive says whether so many leases ended that all their rows are held.
+func (g *Guard) massive() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mass
+}
+
+// facts gathers what the end of the hold depends on.
+func (g *Guard) facts() (holdFacts, map[string]int) {
+	groups, kinds := map[heldGroup]int{}, map[string]int{}
+	g.groups(groups, kinds)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f := holdFacts{
+		groups: groups, words: map[string]ownerWord{}, known: map[string]bool{}, epoch: g.lineage.epoch,
+		clock: g.clock, limit: g.cfg.Limit, brief: g.cfg.Brief, owners: g.cfg.Owners && g.weft,
+		expired: map[string]time.Duration{}, mass: g.mass, settle: g.cfg.Settle,
+	}
+	owners := map[string]bool{}
+	for owner, e := range g.expiries {
+		if age := g.online - e.at; age < g.cfg.Lease {
+			f.expired[owner] = age
+			owners[owner] = true
+		} else {
+			delete(g.expiries, owner)
+		}
+	}
+	for name := range g.nodeKeys {
+		owners[name] = true
+	}
+	for name, w := range g.words {
+		f.words[name] = w
+	}
+	for name := range g.known {
+		f.known[name] = true
+	}
+	for group := range groups {
+		if group.owner != OwnerEverybody && group.owner != OwnerOperator {
+			f.known[group.owner] = true
+		}
+	}
+	for name := range f.known {
+		if name != OwnerOperator {
+			owners[name] = true
+		}
+	}
+	f.nodes = len(owners)
+	return f, kinds
+}
+
+// settle ends what is to end.
+func (g *Guard) settle() {
+	f, _ := g.facts()
+	if len(f.groups) > 0 {
+		v := judgeHold(f)
+		g.massed(v.mass, f.groups)
+		if len(v.end) > 0 {
+			ended := g.end(func(h heldGroup) bool { return v.end[h] })
+			g.log.Info("held rows let go", "cluster", g.cfg.Cluster, "rows", ended, "unconfirmed", v.unconfirmed)
+		}
+	}
+	g.refresh()
+}
+
+// massed takes over whether too many leases ended, for as long as rows are there that went with them.
+func (g *Guard) massed(mass bool, groups map[heldGroup]int) {
+	expired := false
+	for h := range groups {
+		expired = expired || h.why == WhyExpired
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if mass = mass && expired; mass && !g.mass {
+		g.log.Warn("leases of too many owners ended at once, their rows are held", "cluster", g.cfg.Cluster, "owners", len(g.expiries))
+	}
+	g.mass = mass
+}
+
+// refresh finds out whether the guard holds and marks the sources of its watches.
+func (g *Guard) refresh() {
+	g.marking <- struct{}{}
+	defer func() { <-g.marking }()
+	groups := map[heldGroup]int{}
+	g.groups(groups, map[string]int{})
+	members := g.membersNow()
+	g.mu.Lock()
+	unjudged := g.unjudgedLocked()
+	maps.DeleteFunc(groups, func(h heldGroup, _ int) bool { return h.settling(g.mass) })
+	holding := len(groups) > 0 || time.Now().Before(g.rest) || unjudged
+	g.broke = g.broke && unjudged
+	if !holding && len(g.carried) == 0 {
+		g.since = time.Time{}
+	}
+	if holding != g.holding {
+		g.holding = holding
+		if holding && g.since.IsZero() { // else an earlier process held
+			g.since = time.Now()
+			for h := range groups {
+				if h.why != WhyLineage {
+					g.reason = string(h.why)
+				}
+			}
+		}
+		close(g.changed)
+		g.changed = make(chan struct{})
+		g.log.Info("hold", "cluster", g.cfg.Cluster, "holding", holding, "reason", g.reason)
+	}
+	g.mu.Unlock()
+	for _, m := range members {
+		m.mark(holding)
+	}
+}
