@@ -33,15 +33,20 @@ func ipPrefix(i int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
 }
 
-// ipRow is what a node says of the i-th endpoint.
+// ipValue is what a node says of the i-th endpoint.
+func ipValue(i int, identity uint32) schema.IP {
+	n := i % manyNodes
+	return schema.IP{
+		HostIP: netip.AddrFrom4([4]byte{192, 168, byte(n >> 8), byte(n)}), ID: identity,
+		Workload: schema.Workload{Namespace: "default", Name: fmt.Sprintf("app-%d", i)}.Pack(),
+	}
+}
+
+// ipRow is that as it stands in the store.
 func ipRow(i int, identity uint32) (key string, value []byte, err error) {
 	codec := schema.IPs(scope())
 	k := schema.IPKey{Cluster: scope().Cluster, Prefix: ipPrefix(i)}
-	n := i % manyNodes
-	value, err = codec.Encode(k, schema.IP{
-		HostIP: netip.AddrFrom4([4]byte{192, 168, byte(n >> 8), byte(n)}), ID: identity,
-		Workload: schema.Workload{Namespace: "default", Name: fmt.Sprintf("app-%d", i)}.Pack(),
-	})
+	value, err = codec.Encode(k, ipValue(i, identity))
 	return codec.Prefix + codec.FormatKey(k), value, err
 }
 

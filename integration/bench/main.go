@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"strings"
 	"time"
 
@@ -55,6 +56,7 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) (err err
 	flags.IntVar(&cfg.CPU, "cpu", cfg.CPU, "processor that both ends are pinned to")
 	flags.IntVar(&cfg.Family, "family", cfg.Family, "4 or 6: the addresses of pods and wires")
 	flags.BoolVar(&cfg.Programs, "programs", false, "time BPF programs too, in slots of their own")
+	profile := flags.String("cpuprofile", "", "file for a profile of this process's processor time; empty: none")
 	flags.IntVar(&cfg.Missed, "missed", cfg.Missed, "revisions that a node misses in C5")
 	flags.StringVar(&cfg.Weft, "weft", cfg.Weft, "binary that meshes are built of")
 	if err := flags.Parse(args); err != nil {
@@ -86,6 +88,17 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) (err err
 			err = closeErr
 		}
 	}()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	run := Run{Time: time.Now().UTC(), Rotations: cfg.Rotations, SlotMS: cfg.Slot.Milliseconds(), Family: cfg.Family}
 	bad := 0
 	fmt.Fprintf(errOut, "kernel %s, %d ns per system call, load %s\n", machine.Kernel, machine.SyscallNS, loadAverage())

@@ -73,6 +73,10 @@ func rows(m Machine) []Row {
 			Measure: measureLineage,
 		},
 		{
+			Name: "reseed", What: "a store comes back empty: rows written back, against bare puts of as many",
+			Measure: measureReseed,
+		},
+		{
 			Name: "native", What: "native between nodes, against wire, routing and empty programs", Controls: append(rr, crr...),
 			Ratios: against(Native, Veth, Kernel, Floor),
 		},
