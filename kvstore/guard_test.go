@@ -379,6 +379,35 @@ func TestGuard_OneOwnerOfMany(t *testing.T) {
 	g.wantEqual(t)
 }
 
+// TestGuard_WrittenAgain: the store comes back empty and is filled with the same rows in the same order
+// before anybody looks. No node has the lease that it had.
+func TestGuard_WrittenAgain(t *testing.T) {
+	t.Parallel()
+	cfg := guardConfig()
+	cfg.Owners = false // no epoch tells
+	g := &guarded{Server: plain(t)}
+	g.direct = g.Client()
+	put := func(key string) {
+		lease, err := g.direct.Etcd().Grant(t.Context(), 3600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Commit(g.direct, clientv3.OpPut(kvstoretest.Prefix+key, "x", clientv3.WithLease(lease.ID)))
+	}
+	put("n0-a")
+	put("n1-b")
+	g.start(t, cfg, nil)
+	g.wantSynced(t, true)
+	g.Proxy.Part()
+	g.Wipe()
+	put("n2-c")
+	put("n1-b") // at the revision that it had
+	g.Burn(g.direct, 5)
+	g.Proxy.Rejoin()
+	g.wantHeld(t, 1)
+	g.wantSynced(t, false)
+}
+
 // TestGuard_Foreign: a store without owners' rows is held by the limit alone.
 func TestGuard_Foreign(t *testing.T) {
 	t.Parallel()

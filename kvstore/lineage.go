@@ -5,6 +5,7 @@ package kvstore
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -53,15 +54,20 @@ type witness struct {
 func (w *witness) see(ev event) {
 	switch {
 	case !ev.Deleted && ev.ModRevision >= w.mod:
-		*w = witness{key: ev.Key, mod: ev.ModRevision, hash: hashOf(ev.Value)}
+		*w = witness{key: ev.Key, mod: ev.ModRevision, hash: hashOf(ev.Value, ev.Lease)}
 	case ev.Deleted && ev.Key == w.key:
 		w.deleted = true
 	}
 }
 
-func hashOf(value []byte) uint64 {
+// hashOf is that of a value and its lease. Nodes that come back to an empty store write the same rows,
+// perhaps in the same order; never on the same lease.
+func hashOf(value []byte, lease clientv3.LeaseID) uint64 {
 	h := fnv.New64a()
 	h.Write(value)
+	if lease != 0 {
+		h.Write(binary.LittleEndian.AppendUint64(nil, uint64(lease)))
+	}
 	return h.Sum64()
 }
 
@@ -105,7 +111,7 @@ func (l *lineage) compare(ctx context.Context, c *Client, at int64) (Continuity,
 		return "", err
 	}
 	if resp.Header.ClusterId != l.clusterID || len(resp.Kvs) != 1 ||
-		resp.Kvs[0].ModRevision != l.witness.mod || hashOf(resp.Kvs[0].Value) != l.witness.hash {
+		resp.Kvs[0].ModRevision != l.witness.mod || hashOf(resp.Kvs[0].Value, clientv3.LeaseID(resp.Kvs[0].Lease)) != l.witness.hash {
 		return ContinuityBroken, nil
 	}
 	return ContinuityProven, nil
