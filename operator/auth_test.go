@@ -65,7 +65,7 @@ func TestOperator_RightsOfItsRole(t *testing.T) {
 	put(t, root, schema.Endpoints(scope), podKey, pod("10.1.1.5"))
 
 	cfg := testConfig("one")
-	cfg.StateDir = t.TempDir()
+	cfg.StateDir, cfg.LeaderTTL = t.TempDir(), 15*time.Second
 	cfg.IdentityGC, cfg.GoneAfter = 50*time.Millisecond, 50*time.Millisecond
 	log := &lines{}
 	o, err := New(cfg, as(kvstore.UserOperator("east")), nil, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(log, nil)))
