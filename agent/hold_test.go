@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,8 +12,12 @@ import (
 	"syscall"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/weft-net/weft/agent/api"
 	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
 )
 
 func TestHoldLine_SaysWhyAndWhoDecides(t *testing.T) {
@@ -95,9 +100,127 @@ func TestAgent_StoreWiped(t *testing.T) {
 // putEpoch writes the epoch of the store, as its operator does.
 func (n *testNode) putEpoch(id string) {
 	n.t.Helper()
+	n.put(schema.EpochKey, id)
+}
+
+// put writes a key of the store.
+func (n *testNode) put(key, value string) {
+	n.t.Helper()
 	cmd := n.ns.Command(n.t.Context(), n.exe)
-	cmd.Env = append(os.Environ(), childEpoch+"="+id, childStore+"="+n.etcd.Endpoint())
+	cmd.Env = append(os.Environ(), childKey+"="+key, childValue+"="+value, childStore+"="+n.etcd.Endpoint())
 	if out, err := cmd.CombinedOutput(); err != nil {
-		n.t.Fatalf("put epoch: %v: %s", err, out)
+		n.t.Fatalf("put %s: %v: %s", key, err, out)
 	}
+}
+
+// TestAgent_RestartInHold: an agent that is killed and started while rows are held, in a store that was
+// wiped, holds them on; services and endpoints go on, and a person's adopt ends it.
+func TestAgent_RestartInHold(t *testing.T) {
+	n := newTestNode(t, "")
+	n.putEpoch("11111111111111111111111111111111")
+	n.start()
+	client, _ := n.pod("client", "app=client")
+	n.pod("web", "app=web")
+	n.addService("name: web\nports: [{port: 8080, targetPort: http}]\nselector: {app: web}\nvips: [10.96.0.9]\n")
+	n.reach(client, "10.96.0.9:8080", "web")
+	n.eventually("healthy", n.unhealthy)
+	n.stop(syscall.SIGTERM) // writes the checkpoint
+
+	// The store is lost while the agent is down, and again the agent goes down in hold.
+	n.must(n.etcd.Wipe())
+	n.must(n.ns.Do(func() error { return n.etcd.Restart(t.Context()) }))
+	n.putEpoch("22222222222222222222222222222222")
+	held := func() error {
+		h, err := n.client.HoldList(t.Context(), &api.HoldListRequest{})
+		switch {
+		case err != nil:
+			return err
+		case !h.Holding || len(h.Kinds) != 1 || h.Kinds[0].Resource != "definitions":
+			return fmt.Errorf("held: %v", h)
+		case len(n.rows("definitions", "")) != 1 || len(n.rows("frontends", "")) != 1:
+			return errors.New("the service is not in the tables")
+		}
+		return nil
+	}
+	n.start()
+	n.eventually("the definition is held", held)
+	n.reach(client, "10.96.0.9:8080", "web")
+	n.eventually("the checkpoint says so", func() error {
+		l := n.line("hold")
+		if l.Health != api.Health_HEALTH_WARNING {
+			return fmt.Errorf("line %v", l)
+		}
+		return nil
+	})
+	n.stop(syscall.SIGTERM)
+	n.start()
+	n.eventually("the definition is held on", held)
+	n.reach(client, "10.96.0.9:8080", "web")
+	// A new backend is used although the definition is held, and one that goes is not.
+	_, other := n.pod("other", "app=web")
+	n.eventually("two backends", func() error { return n.backends(2) })
+	if _, err := n.client.EndpointDelete(t.Context(), &api.EndpointDeleteRequest{Id: other.Id}); err != nil {
+		t.Fatal(err)
+	}
+	n.eventually("one backend", func() error { return n.backends(1) })
+
+	if _, err := n.client.HoldAdopt(t.Context(), &api.HoldAdoptRequest{Cluster: "elsewhere"}); status.Code(err) != codes.NotFound {
+		t.Errorf("adopt of a cluster that is not there: %v", err)
+	}
+	r, err := n.client.HoldAdopt(t.Context(), &api.HoldAdoptRequest{By: "test"})
+	if err != nil || r.Rows != 1 || !r.Everywhere {
+		t.Errorf("adopt: %v %v", r, err)
+	}
+	n.eventually("nothing is held, and the service is gone", func() error {
+		if l := n.line("hold"); l.Health != api.Health_HEALTH_OK || len(n.rows("frontends", "")) != 0 {
+			return fmt.Errorf("%v, %d frontends", l, len(n.rows("frontends", "")))
+		}
+		return nil
+	})
+	n.stop(syscall.SIGTERM)
+}
+
+// backends says whether the frontend has so many.
+func (n *testNode) backends(want int) error {
+	for _, r := range n.rows("frontends", "") {
+		if got := string(r.Value); strings.Contains(got, fmt.Sprintf(`"chosen":%d,`, want)) {
+			return nil
+		}
+		return fmt.Errorf("frontend %v", r)
+	}
+	return errors.New("no frontend")
+}
+
+// TestAgent_AddressOfAnother: a row that puts a pod of this node on another host is refused.
+func TestAgent_AddressOfAnother(t *testing.T) {
+	n := newTestNode(t, "")
+	n.start()
+	_, web := n.pod("web", "app=web")
+	n.eventually("published", func() error {
+		if len(n.rows("ips", "")) < 2 || len(n.rows("nodes", "")) != 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	n.put(schema.IPsPrefix+"10.1.0.9", `{"IP":"10.1.0.9","Mask":null,"HostIP":"172.16.0.7","ID":77777,"Key":0,"Metadata":""}`)
+	n.eventually("refused and shown", func() error {
+		l := n.line("tables")
+		if l.Health != api.Health_HEALTH_WARNING || !strings.Contains(l.Reason, "on host 172.16.0.7, and 10.1.0.0/28 is node a1's") {
+			return fmt.Errorf("line %v", l)
+		}
+		return nil
+	})
+	for key := range n.rows("ips", "") {
+		if strings.Contains(key, "10.1.0.9") {
+			t.Errorf("row %s", key)
+		}
+	}
+	// One of its own pods: the row before stays.
+	n.put(schema.IPsPrefix+web.Addresses[0], fmt.Sprintf(`{"IP":%q,"Mask":null,"HostIP":"172.16.0.7","ID":77777,"Key":0,"Metadata":""}`, web.Addresses[0]))
+	for _, r := range n.rows("ips", "") {
+		if strings.Contains(fmt.Sprint(r), "77777") {
+			t.Errorf("row %v", r)
+		}
+	}
+	n.stop(syscall.SIGTERM)
 }

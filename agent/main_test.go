@@ -15,7 +15,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weft-net/weft/kvstore"
-	"github.com/weft-net/weft/kvstore/schema"
 	"github.com/weft-net/weft/service"
 	"github.com/weft-net/weft/service/store"
 )
@@ -24,7 +23,8 @@ import (
 const (
 	childConfig  = "WEFT_TEST_AGENT_CONFIG" // an agent with this file
 	childService = "WEFT_TEST_SERVICE"      // adds this definition
-	childEpoch   = "WEFT_TEST_EPOCH"        // writes the epoch
+	childKey     = "WEFT_TEST_KEY"          // writes this key …
+	childValue   = "WEFT_TEST_VALUE"        // … with this value
 	childStore   = "WEFT_TEST_STORE"        // in the store with this URL
 )
 
@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if id := os.Getenv(childEpoch); id != "" {
-		if err := putEpoch(context.Background(), os.Getenv(childStore), id); err != nil {
+	if key := os.Getenv(childKey); key != "" {
+		if err := put(context.Background(), os.Getenv(childStore), key, os.Getenv(childValue)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -65,7 +65,7 @@ func addService(ctx context.Context, url, definition string) error {
 	return err
 }
 
-func putEpoch(ctx context.Context, url, id string) error {
+func put(ctx context.Context, url, key, value string) error {
 	cfg := kvstore.DefaultConfig()
 	cfg.Endpoints = []string{url}
 	c, err := kvstore.New(cfg, slog.New(slog.DiscardHandler))
@@ -73,7 +73,7 @@ func putEpoch(ctx context.Context, url, id string) error {
 		return err
 	}
 	defer c.Close()
-	_, err = c.Put(ctx, schema.EpochKey, []byte(id), 0)
+	_, err = c.Put(ctx, key, []byte(value), 0)
 	return err
 }
 

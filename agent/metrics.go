@@ -14,18 +14,21 @@ import (
 
 // stateCollector reports the size and the age of every table, and health.
 type stateCollector struct {
-	tables []tableView
-	status func(context.Context) *api.StatusResponse
+	tables  []tableView
+	watches func() []namedWatch
+	status  func(context.Context) *api.StatusResponse
 
-	rows, synced, confirmed, health *prometheus.Desc
+	rows, synced, confirmed, refused, refusals, health *prometheus.Desc
 }
 
-func newStateCollector(tables []tableView, status func(context.Context) *api.StatusResponse) *stateCollector {
+func newStateCollector(tables []tableView, watches func() []namedWatch, status func(context.Context) *api.StatusResponse) *stateCollector {
 	return &stateCollector{
-		tables: tables, status: status,
+		tables: tables, watches: watches, status: status,
 		rows:      prometheus.NewDesc("weft_agent_table_rows", "Rows of a table by source.", []string{"table", "source"}, nil),
 		synced:    prometheus.NewDesc("weft_agent_table_synced", "1 if the source has delivered everything it has.", []string{"table", "source"}, nil),
 		confirmed: prometheus.NewDesc("weft_agent_table_confirmed_seconds", "Unix time when the source's rows were last known to be right.", []string{"table", "source"}, nil),
+		refused:   prometheus.NewDesc("weft_agent_refused_rows", "Keys of our own store whose value is refused now (the first thousand).", []string{"table"}, nil),
+		refusals:  prometheus.NewDesc("weft_agent_refused_rows_total", "Values of our own store that were refused.", []string{"table"}, nil),
 		health:    prometheus.NewDesc("weft_agent_component_healthy", "1 if the line of weft status is ok, 0 if it is not.", []string{"component"}, nil),
 	}
 }
@@ -35,6 +38,8 @@ func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.rows
 	ch <- c.synced
 	ch <- c.confirmed
+	ch <- c.refused
+	ch <- c.refusals
 	ch <- c.health
 }
 
@@ -51,6 +56,10 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 				gauge(c.confirmed, float64(s.Confirmed)/1e9, t.name, s.Name)
 			}
 		}
+	}
+	for _, w := range c.watches() {
+		gauge(c.refused, float64(len(w.status.Rejections)), w.table)
+		ch <- prometheus.MustNewConstMetric(c.refusals, prometheus.CounterValue, float64(w.status.Rejected), w.table)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
