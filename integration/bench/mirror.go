@@ -106,12 +106,12 @@ func mirrorConfig(w *World) (cfg datapath.Config, err error) {
 	if err := node.AddAddr(wireDev, netip.PrefixFrom(self, 24)); err != nil {
 		return cfg, err
 	}
-	root, err := os.MkdirTemp("", "weft-bench-")
+	dir, err := os.MkdirTemp("", "weft-bench-")
 	if err != nil {
 		return cfg, err
 	}
-	w.onClose(func() error { return os.RemoveAll(root) })
-	root = filepath.Join(root, "bpf")
+	w.onClose(func() error { return os.RemoveAll(dir) })
+	root := filepath.Join(dir, "bpf")
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return cfg, err
 	}
