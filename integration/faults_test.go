@@ -51,7 +51,7 @@ func faults() []fault {
 	return slices.Concat([]fault{
 		{name: "etcd killed", store: "east", breaking: labs([]string{"kill", "etcd/east"}), heal: labs([]string{"start", "etcd/east"})},
 		{
-			name: "etcd frozen", store: "east",
+			name: "etcd frozen", store: "east", long: true,
 			breaking: labs([]string{"kill", "-s", "STOP", "etcd/east"}), heal: labs([]string{"kill", "-s", "CONT", "etcd/east"}),
 		},
 		{
@@ -69,7 +69,7 @@ func faults() []fault {
 			heal:     labs([]string{"start", "etcd/east", "operator/east", "agent/east-1"}),
 		},
 		{name: "the remote's etcd killed", store: "west", breaking: labs([]string{"kill", "etcd/west"}), heal: labs([]string{"start", "etcd/west"})},
-	}, storeFaults("east"), thirdFaults())
+	}, storeFaults("east"), leaseFaults(), thirdFaults())
 }
 
 // TestFaults_NobodyNotices breaks the control plane under traffic and judges the history: nothing
@@ -79,7 +79,7 @@ func faults() []fault {
 // invisible restart.
 func TestFaults_NobodyNotices(t *testing.T) {
 	short := slices.DeleteFunc(faults(), func(f fault) bool { return f.long })
-	faultsUnderLoad(t, short, 200, 50)
+	faultsUnderLoad(t, short, 100, 25)
 }
 
 // TestSoak_Faults does so with random faults for as long as WEFT_SOAK says. WEFT_SEED=N repeats the

@@ -141,7 +141,7 @@ func (o *observer) load(name, from string, args ...string) *loadProcess {
 // wait waits until every client has logged more, so that a fault meets traffic.
 func (o *observer) wait() {
 	o.m.t.Helper()
-	const more = 6_000 // bytes, some fifty lines
+	const more = 3_000 // bytes, some 25 lines
 	for file := range o.logs {
 		size := func() int64 {
 			info, err := os.Stat(file)

@@ -309,6 +309,12 @@ func restartUnderLoad(t *testing.T, mode string) {
 // waitFor waits for a condition of the lab.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
+	waitWithin(t, patience, what, done)
+}
+
+// waitWithin is waitFor where more patience is needed.
+func waitWithin(t *testing.T, patience time.Duration, what string, done func() bool) {
+	t.Helper()
 	deadline := time.Now().Add(patience)
 	for !done() {
 		if time.Now().After(deadline) {

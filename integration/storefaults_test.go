@@ -20,11 +20,11 @@ const storeQuota = 16 << 20
 // storeFaults are those in which a cluster's store loses or refuses something.
 func storeFaults(cluster string) []fault {
 	return []fault{
-		{name: "etcd wiped", store: cluster, long: true, breaking: labs([]string{"store", "wipe", cluster})},
+		{name: "etcd wiped", store: cluster, breaking: labs([]string{"store", "wipe", cluster})},
 		{name: "etcd wiped, another id", store: cluster, long: true, breaking: labs([]string{"store", "wipe", "--new-id", cluster})},
-		{name: "an old snapshot", store: cluster, long: true, before: afterSnapshot((*trial).save), breaking: labs([]string{"store", "rollback", cluster})},
+		{name: "an old snapshot", store: cluster, before: afterSnapshot((*trial).save), breaking: labs([]string{"store", "rollback", cluster})},
 		{
-			name: "a restored backup", store: cluster, long: true, before: afterSnapshot((*trial).backup),
+			name: "a restored backup", store: cluster, before: afterSnapshot((*trial).backup),
 			breaking: func(t *trial) { t.m.lab("store", "restore", "--from", t.file, cluster) },
 		},
 		{name: "del --prefix cilium/", store: cluster, long: true, breaking: deletePrefix("cilium/")},

@@ -5,6 +5,7 @@ package integration
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/weft-net/weft/agent/api"
@@ -46,8 +47,12 @@ func thirdFaults() []fault {
 			},
 			heal: func(t *trial) {
 				t.m.t.Helper()
-				t.m.lab("heal", "store/"+t.cluster.Nodes[1].Name)
-				t.waitGone(t.spares)
+				silent := t.cluster.Nodes[1].Name
+				t.m.lab("heal", "store/"+silent)
+				// What it finds absent it keeps until the owner speaks again, which it does every minute or so.
+				waitWithin(t.m.t, 3*patience, "end of the third on "+silent, func() bool {
+					return !slices.ContainsFunc(t.spares, func(p lab.Pod) bool { return t.has(silent, p.Addresses[0].String()) })
+				})
 			},
 		},
 	}
