@@ -23,6 +23,7 @@ type Config struct {
 	MaxClusters uint32 // 255 or 511, equal in the whole mesh
 	Etcd        string // etcd client file of the cluster's store
 	EtcdAdmin   string // etcd client file of the administrator, for what etcd with auth allows only to its root role; empty: etcd's
+	MeshDir     string // of etcd client files of the other clusters, as the agents have; empty: freed numbers wait for nobody
 	Metrics     string // address:port of the Prometheus metrics; empty: off
 	StateDir    string // where the last good copy of the cluster's rows is kept; empty: in memory only
 	Defragment  bool   // members one at a time, when much of their file is free; etcd asks for its root role
@@ -86,6 +87,7 @@ type configFile struct {
 	MaxClusters *uint32 `json:"max-clusters"`
 	Etcd        *string `json:"etcd"`
 	EtcdAdmin   *string `json:"etcd-admin"`
+	MeshDir     *string `json:"clustermesh-dir"`
 	Metrics     *string `json:"metrics"`
 	LeaderTTL   *string `json:"leader-ttl"`
 	Heartbeat   *string `json:"heartbeat"`
@@ -123,6 +125,7 @@ func parseConfig(b []byte) (Config, error) {
 	set(&c.MaxClusters, f.MaxClusters)
 	set(&c.Etcd, f.Etcd)
 	set(&c.EtcdAdmin, f.EtcdAdmin)
+	set(&c.MeshDir, f.MeshDir)
 	set(&c.Metrics, f.Metrics)
 	set(&c.StateDir, f.StateDir)
 	set(&c.Defragment, f.Defragment)

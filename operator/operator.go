@@ -129,6 +129,12 @@ func (o *Operator) lead(ctx context.Context, session *kvstore.Session) error {
 	}
 	o.log.Info("leading", "name", o.cfg.Name)
 	o.metrics.leader.Set(1)
+	var others *remotes
+	var away func() bool
+	if o.cfg.MeshDir != "" {
+		others = &remotes{dir: o.cfg.MeshDir, own: o.cfg.Cluster, log: o.log}
+		away = func() bool { return others.away(time.Now()) }
+	}
 	works := map[string]func(context.Context) error{
 		"heartbeat":      func(ctx context.Context) error { return o.heartbeat(ctx, fence) },
 		"cluster-config": func(ctx context.Context) error { return o.publishConfig(ctx, fence) },
@@ -136,7 +142,7 @@ func (o *Operator) lead(ctx context.Context, session *kvstore.Session) error {
 		"services": func(ctx context.Context) error {
 			return gated(ctx, newExporter(o.cfg, o.client, o.mirror, fence, o.keeper.check, o.log).Run, o.keeper.hold)
 		},
-		"identity gc": o.unlessHeld(func(ctx context.Context) error { return o.collect(ctx, fence) }),
+		"identity gc": o.unlessHeld(func(ctx context.Context) error { return o.collect(ctx, fence, away) }),
 		"compaction": func(ctx context.Context) error {
 			c := &compactor{client: o.client, admin: o.admin, cfg: o.cfg, log: o.log, fence: fence, done: o.metrics.compacted}
 			return gated(ctx, c.Run, o.keeper.hold)
@@ -145,6 +151,9 @@ func (o *Operator) lead(ctx context.Context, session *kvstore.Session) error {
 			r := &reaper{cfg: o.cfg, client: o.client, log: o.log, check: o.check, fence: fence, done: o.metrics.gone}
 			return r.Run(ctx)
 		}),
+	}
+	if others != nil {
+		works["other clusters"] = others.Run
 	}
 	if o.cfg.Defragment {
 		works["defragmentation"] = (&defragmenter{
@@ -190,10 +199,10 @@ func (o *Operator) holding() (bool, <-chan struct{}) {
 
 // collect removes identity numbers that nobody uses. A collection that begins anew after a hold
 // knows no candidates of before it.
-func (o *Operator) collect(ctx context.Context, f fence) error {
+func (o *Operator) collect(ctx context.Context, f fence, away func() bool) error {
 	gc, err := identity.NewGC(identity.GCConfig{
 		Cluster: o.cfg.Cluster, ClusterID: o.cfg.ClusterID, MaxClusters: o.cfg.MaxClusters,
-		Interval: o.cfg.IdentityGC, Holding: o.holding, Fence: []clientv3.Cmp{f.holds()},
+		Interval: o.cfg.IdentityGC, Holding: o.holding, Away: away, Fence: []clientv3.Cmp{f.holds()},
 	}, o.client, o.log)
 	if err != nil {
 		return err
