@@ -14,6 +14,7 @@ import (
 )
 
 func TestRemotes_AwayUntilTheHeartbeatMoves(t *testing.T) {
+	t.Parallel()
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	c := s.Client()
 	dir := t.TempDir()
