@@ -91,7 +91,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	}()
 	a.session = kvstore.NewSession(a.client, kvstore.SessionConfig{TTL: cfg.LeaseTTL}, log.With("part", "session"))
 	a.guard = kvstore.NewGuard(a.client, kvstore.GuardConfig{
-		Cluster: cfg.Cluster, File: filepath.Join(cfg.StateDir, "lineage", cfg.Cluster), Owners: true,
+		Cluster: cfg.Cluster, File: filepath.Join(cfg.StateDir, "lineage", cfg.Cluster), Owners: true, Lease: cfg.LeaseTTL,
 	}, log.With("part", "guard"))
 
 	// The other clusters, what our own store holds and gets, and what follows from all of them.

@@ -23,6 +23,9 @@ import (
 // holdLine tells whether rows are in force that our store does not have, why, and who decides.
 func holdLine(s kvstore.GuardStatus) *api.StatusLine {
 	l := ok("hold", "nothing held")
+	if s.Hold.Settling > 0 {
+		l.Summary += fmt.Sprintf("; %d rows settle: the leases of their owners have just ended", s.Hold.Settling)
+	}
 	l.Confirmed = nanos(s.Checked)
 	if !s.Hold.Holding {
 		if s.FileError != nil {
@@ -110,6 +113,7 @@ func (s *server) HoldList(_ context.Context, r *api.HoldListRequest) (*api.HoldL
 	reply := &api.HoldListResponse{
 		Cluster: st.Cluster, Lineage: string(st.Lineage), Epoch: st.Epoch, Holding: st.Hold.Holding, Since: nanos(st.Hold.Since),
 		Reason: st.Hold.Reason, Rows: uint64(d.Rows), Stuck: st.Hold.Stuck, LeftNanos: int64(st.Hold.Left),
+		Settling: uint64(st.Hold.Settling),
 	}
 	for _, k := range d.Kinds {
 		reply.Kinds = append(reply.Kinds, &api.HeldKind{Resource: k.Resource, Rows: uint64(k.Rows)})
@@ -118,7 +122,7 @@ func (s *server) HoldList(_ context.Context, r *api.HoldListRequest) (*api.HoldL
 		reply.Owners = append(reply.Owners, &api.HeldOwner{Name: o.Name, Rows: uint64(o.Rows), Confirmed: o.Confirmed})
 	}
 	for _, h := range d.Keys {
-		reply.Held = append(reply.Held, &api.HeldRow{Key: h.Key, Resource: h.Resource, Owner: h.Owner, Since: nanos(h.Since), Why: string(h.Why)})
+		reply.Held = append(reply.Held, &api.HeldRow{Key: h.Key, Resource: h.Resource, Owner: h.Owner, Since: nanos(h.Since), Why: string(h.Why), Settling: h.Settling})
 	}
 	return reply, nil
 }

@@ -2399,7 +2399,8 @@ type HoldListResponse struct {
 	LeftNanos     int64                  `protobuf:"varint,9,opt,name=left_nanos,json=leftNanos,proto3" json:"left_nanos,omitempty"` // until the youngest row is given up, while the store is connected
 	Kinds         []*HeldKind            `protobuf:"bytes,10,rep,name=kinds,proto3" json:"kinds,omitempty"`
 	Owners        []*HeldOwner           `protobuf:"bytes,11,rep,name=owners,proto3" json:"owners,omitempty"`
-	Held          []*HeldRow             `protobuf:"bytes,12,rep,name=held,proto3" json:"held,omitempty"` // the first of them
+	Held          []*HeldRow             `protobuf:"bytes,12,rep,name=held,proto3" json:"held,omitempty"`          // the first of them
+	Settling      uint64                 `protobuf:"varint,13,opt,name=settling,proto3" json:"settling,omitempty"` // rows beside them, of owners whose leases have just ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2516,6 +2517,13 @@ func (x *HoldListResponse) GetHeld() []*HeldRow {
 		return x.Held
 	}
 	return nil
+}
+
+func (x *HoldListResponse) GetSettling() uint64 {
+	if x != nil {
+		return x.Settling
+	}
+	return 0
 }
 
 type HeldKind struct {
@@ -2637,6 +2645,7 @@ type HeldRow struct {
 	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	Since         int64                  `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`
 	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	Settling      bool                   `protobuf:"varint,6,opt,name=settling,proto3" json:"settling,omitempty"` // it is not held, but waits to see whether the leases of others end too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2704,6 +2713,13 @@ func (x *HeldRow) GetWhy() string {
 		return x.Why
 	}
 	return ""
+}
+
+func (x *HeldRow) GetSettling() bool {
+	if x != nil {
+		return x.Settling
+	}
+	return false
 }
 
 type HoldAdoptRequest struct {
@@ -3090,7 +3106,7 @@ const file_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\fR\x05value\"A\n" +
 	"\x0fHoldListRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x18\n" +
-	"\acluster\x18\x02 \x01(\tR\acluster\"\xfa\x02\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\"\x96\x03\n" +
 	"\x10HoldListResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
 	"\alineage\x18\x02 \x01(\tR\alineage\x12\x14\n" +
@@ -3105,20 +3121,22 @@ const file_agent_proto_rawDesc = "" +
 	"\x05kinds\x18\n" +
 	" \x03(\v2\x17.weft.agent.v1.HeldKindR\x05kinds\x120\n" +
 	"\x06owners\x18\v \x03(\v2\x18.weft.agent.v1.HeldOwnerR\x06owners\x12*\n" +
-	"\x04held\x18\f \x03(\v2\x16.weft.agent.v1.HeldRowR\x04held\":\n" +
+	"\x04held\x18\f \x03(\v2\x16.weft.agent.v1.HeldRowR\x04held\x12\x1a\n" +
+	"\bsettling\x18\r \x01(\x04R\bsettling\":\n" +
 	"\bHeldKind\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\"Q\n" +
 	"\tHeldOwner\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x1c\n" +
-	"\tconfirmed\x18\x03 \x01(\bR\tconfirmed\"u\n" +
+	"\tconfirmed\x18\x03 \x01(\bR\tconfirmed\"\x91\x01\n" +
 	"\aHeldRow\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05since\x18\x04 \x01(\x03R\x05since\x12\x10\n" +
-	"\x03why\x18\x05 \x01(\tR\x03why\"<\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12\x1a\n" +
+	"\bsettling\x18\x06 \x01(\bR\bsettling\"<\n" +
 	"\x10HoldAdoptRequest\x12\x0e\n" +
 	"\x02by\x18\x01 \x01(\tR\x02by\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\"G\n" +

@@ -47,6 +47,9 @@ func ofCluster(cmd *cobra.Command, to *string) {
 
 // printHold says what is held, for people.
 func printHold(w io.Writer, h *api.HoldListResponse) {
+	if h.Settling > 0 {
+		fmt.Fprintf(w, "%d rows of %s settle: the leases of their owners have just ended\n", h.Settling, h.Cluster)
+	}
 	if !h.Holding {
 		fmt.Fprintf(w, "nothing is held; the store of %s is %s\n", h.Cluster, h.Lineage)
 		return
@@ -64,9 +67,13 @@ func printHold(w io.Writer, h *api.HoldListResponse) {
 		fmt.Fprintf(w, "  of %-24s %d rows, %s\n", o.Name, o.Rows, said)
 	}
 	for _, r := range h.Held {
-		fmt.Fprintf(w, "  - %s\n", r.Key)
+		mark := "-"
+		if r.Settling {
+			mark = "settles"
+		}
+		fmt.Fprintf(w, "  %s %s\n", mark, r.Key)
 	}
-	if more := int(h.Rows) - len(h.Held); more > 0 {
+	if more := int(h.Rows+h.Settling) - len(h.Held); more > 0 {
 		fmt.Fprintf(w, "  and %d more\n", more)
 	}
 }
