@@ -83,7 +83,7 @@ func TestFaults_NobodyNotices(t *testing.T) {
 }
 
 // TestSoak_Faults does so with random faults for as long as WEFT_SOAK says. WEFT_SEED=N repeats the
-// order of a run that printed N, FAULT=NAME,NAME lets those happen in one
+// order of a run that printed N, FAULT="NAME;NAME" lets those happen in one
 // lab and ends.
 func TestSoak_Faults(t *testing.T) {
 	text := os.Getenv("WEFT_SOAK")
@@ -127,7 +127,7 @@ func TestSoak_Faults(t *testing.T) {
 // named picks faults by their names.
 func named(t *testing.T, all []fault, names string) (some []fault) {
 	t.Helper()
-	for name := range strings.SplitSeq(names, ",") {
+	for name := range strings.SplitSeq(names, ";") {
 		at := slices.IndexFunc(all, func(f fault) bool { return f.name == name })
 		if at < 0 {
 			t.Fatalf("no fault %q", name)
