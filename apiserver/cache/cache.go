@@ -196,7 +196,9 @@ func (c *Cache) session(ctx context.Context) error {
 		if gen, err = c.begin(ctx); err != nil {
 			return err
 		}
+		// Who resumes in what is still to be fetched waits for it from the first moment on.
 		c.unread = true
+		gen.Store.expectFill(c.fillFrom(gen))
 		c.publish(gen)
 	}
 	st, err := openStream(ctx, c.client.Etcd())

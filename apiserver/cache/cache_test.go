@@ -136,7 +136,7 @@ func (f *fixture) wantHistory(t *testing.T, from int64) {
 	want := f.watched(t, from, through)
 	var got []*mvccpb.Event
 	for at := from; at <= through; {
-		b, err := s.Since(at, 100, true)
+		b, err := s.Since(at, 100*overhead, true)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,13 +22,21 @@ const sliceRevisions = 1000
 // errTooMuch means that the history is larger than what is kept of it.
 var errTooMuch = errors.New("the history is larger than its budget")
 
+// fillFrom is the revision that the history is to be fetched from; one behind what a generation began
+// with means that none is.
+func (c *Cache) fillFrom(gen *Generation) int64 {
+	if c.cfg.FillSlices < 0 {
+		return gen.Store.base + 1
+	}
+	return max(1, gen.Store.base-int64(c.cfg.History.Revisions)+1)
+}
+
 // fillBack fetches the history from before the first list, as far back as it is kept and the etcd
 // has it. Clients that resume in it wait meanwhile. An error of the connection leaves it to the next
 // session; whatever else goes wrong costs the history, and is logged.
 func (c *Cache) fillBack(ctx context.Context, gen *Generation) error {
-	through := gen.Store.base
-	from := max(1, through-int64(c.cfg.History.Revisions)+1)
-	if c.cfg.FillSlices < 0 || from > through {
+	from, through := c.fillFrom(gen), gen.Store.base
+	if from > through {
 		c.unread = false
 		return nil
 	}

@@ -65,11 +65,11 @@ type Batch struct {
 	Through int64
 }
 
-// Since returns what happened from a revision on: whole revisions, and no more of them than needed
-// for about max changes. If there is nothing yet, the batch is empty and reaches to the newest
+// Since returns what happened from a revision on: whole revisions, as many as are not larger than
+// limit bytes together, and one at least. If there is nothing yet, the batch is empty and reaches to the newest
 // revision. Prev is only set with prev. The error is a *CompactedError, or *FillingError if the
 // answer will be known later.
-func (s *Store) Since(from int64, limit int, prev bool) (Batch, error) {
+func (s *Store) Since(from, limit int64, prev bool) (Batch, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	newest := s.view.Load().rev
@@ -82,8 +82,9 @@ func (s *Store) Since(from int64, limit int, prev bool) (Batch, error) {
 	es := s.log.entries
 	es = es[sort.Search(len(es), func(i int) bool { return es[i].rev >= from }):]
 	b := Batch{Through: max(newest, from-1)}
+	size := int64(0)
 	for i, en := range es {
-		if i > 0 && len(b.Changes)+len(en.changes) > limit {
+		if size += en.bytes; i > 0 && size > limit {
 			b.Through = es[i-1].rev
 			return b, nil
 		}

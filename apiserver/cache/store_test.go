@@ -154,7 +154,7 @@ func (m *model) wantSince(t *testing.T, s *Store) {
 	first := s.log.first
 	s.mu.RUnlock()
 	from := first + m.r.Int64N(m.rev-first+2)
-	at, limit := from, 1+m.r.IntN(20)
+	at, limit := from, m.r.Int64N(20*overhead)
 	for at <= m.rev {
 		b, err := s.Since(at, limit, true)
 		if err != nil {
@@ -386,7 +386,7 @@ func TestStore_ReadsWhileWritten(t *testing.T) {
 			}
 		})
 	}
-	for rev := int64(2); rev < 5000; rev++ {
+	for rev := int64(2); rev < 2500; rev++ {
 		key := func(rev int64) []byte { return fmt.Appendf(nil, "k%02d", rev%keys) }
 		evs := []*mvccpb.Event{{Kv: &mvccpb.KeyValue{
 			Key: key(rev), Value: fmt.Append(nil, rev), CreateRevision: rev, ModRevision: rev, Version: 1,

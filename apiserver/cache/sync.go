@@ -18,6 +18,9 @@ func (c *Cache) publish(gen *Generation) {
 		close(c.ready)
 		return
 	}
+	if old.Store != gen.Store {
+		old.Store.giveUp() // nobody fetches its history any more
+	}
 	close(old.done)
 }
 
@@ -67,6 +70,9 @@ func (c *Cache) Sync(ctx context.Context) (fresh bool, err error) {
 }
 
 func (c *Cache) sync(ctx context.Context) (bool, error) {
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
 	gen := c.gen.Load()
 	st := c.Status()
 	if gen == nil || !st.Holding.IsZero() || !st.Away.IsZero() && time.Since(st.Away) >= c.cfg.Patience {

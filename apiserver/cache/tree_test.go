@@ -48,7 +48,7 @@ func TestTree_IsAPersistentSet(t *testing.T) {
 			t.Fatalf("got %d keys, want %d", tr.len(), len(keys))
 		}
 	}
-	for round := range 400 {
+	for round := range 200 {
 		e := new(edit)
 		grow := round%100 < 60
 		for range r.IntN(40) {
