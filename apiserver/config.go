@@ -1,0 +1,193 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/weft-net/weft/apiserver/cache"
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+// Replica is one API server of the cluster as clients reach it.
+type Replica struct {
+	Name string   `json:"name"`
+	URLs []string `json:"urls"`
+}
+
+// Limits bound what one user may take. A user is the name of a certificate: all remote clusters that
+// use the name "remote" share its limits.
+type Limits struct {
+	Streams  int     // open at once, of watches and long answers
+	Watches  int     // open at once
+	Requests float64 // per second
+	Bytes    float64 // of answers, per second
+	Large    int64   // bytes of answers on their way to all users together
+	// Stuck is how long a client may leave a message unread before it is cut off.
+	Stuck time.Duration
+}
+
+// Config is everything an API server is told.
+type Config struct {
+	Name     string // of this replica, unique in the cluster
+	Cluster  string
+	Etcd     string    // etcd client file of the cluster's store
+	Listen   string    // address:port
+	Replicas []Replica // of the cluster, this one among them, as clients reach them
+
+	CAFile            string // signs the clients
+	CertFile, KeyFile string // the server's
+	Metrics           string // address:port of the Prometheus metrics; empty: off
+
+	History  cache.History
+	Progress time.Duration // between two notifications of progress to a watch that asked for them
+	Limits   Limits
+}
+
+// DefaultConfig returns a Config that lacks names, files, addresses and replicas.
+func DefaultConfig() Config {
+	return Config{
+		History:  cache.History{Age: 10 * time.Minute, Revisions: 100_000, Bytes: 256 << 20},
+		Progress: time.Minute,
+		Limits: Limits{
+			Streams: 20_000, Watches: 100_000, Requests: 10_000, Bytes: 1 << 30, Large: 256 << 20, Stuck: time.Minute,
+		},
+	}
+}
+
+// Validate returns all that is wrong, joined.
+func (c Config) Validate() error {
+	var errs []error
+	add := func(key, format string, args ...any) { errs = append(errs, fmt.Errorf(key+": "+format, args...)) }
+	if c.Name == "" {
+		add("name", "is missing; give one that no other API server of the cluster has")
+	}
+	if err := schema.CheckClusterName(c.Cluster); err != nil {
+		add("cluster", "%w", err)
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		add("listen", "%q is not address:port, like :32379", c.Listen)
+	}
+	for _, f := range []struct{ key, file string }{{"ca", c.CAFile}, {"cert", c.CertFile}, {"key", c.KeyFile}, {"etcd", c.Etcd}} {
+		if f.file == "" {
+			add(f.key, "is missing; it is the path of a file")
+		}
+	}
+	found := false
+	for _, r := range c.Replicas {
+		found = found || r.Name == c.Name
+		if r.Name == "" || len(r.URLs) == 0 {
+			add("replicas", "each needs a name and urls")
+		}
+		for _, u := range r.URLs {
+			if p, err := url.Parse(u); err != nil || p.Scheme != "https" || p.Port() == "" {
+				add("replicas", "%q of %s is not an https URL with a port, like https://east.mesh.example:32379", u, r.Name)
+			}
+		}
+	}
+	if len(c.Replicas) > 0 && !found {
+		add("replicas", "%q is not among them; clients would be led away from this server", c.Name)
+	}
+	if c.History.Age <= 0 || c.History.Revisions <= 0 || c.History.Bytes <= 0 {
+		add("history", "age, revisions and bytes must be positive")
+	}
+	if c.Progress < 100*time.Millisecond {
+		add("progress", "%v is too short", c.Progress)
+	}
+	l := c.Limits
+	if l.Streams <= 0 || l.Watches <= 0 || l.Requests <= 0 || l.Bytes <= 0 || l.Large <= 0 || l.Stuck <= 0 {
+		add("limits", "each must be positive")
+	}
+	return errors.Join(errs...)
+}
+
+// configFile is the YAML form of a Config. What is absent keeps its default.
+type configFile struct {
+	Name             *string   `json:"name"`
+	Cluster          *string   `json:"cluster"`
+	Etcd             *string   `json:"etcd"`
+	Listen           *string   `json:"listen"`
+	Replicas         []Replica `json:"replicas"`
+	CA               *string   `json:"ca"`
+	Cert             *string   `json:"cert"`
+	Key              *string   `json:"key"`
+	Metrics          *string   `json:"metrics"`
+	HistoryAge       *string   `json:"history-age"`
+	HistoryRevisions *int      `json:"history-revisions"`
+	HistoryBytes     *int64    `json:"history-bytes"`
+	Progress         *string   `json:"progress"`
+	MaxStreams       *int      `json:"max-streams"`
+	MaxWatches       *int      `json:"max-watches"`
+	MaxRequests      *float64  `json:"max-requests"`
+	MaxBytes         *float64  `json:"max-bytes"`
+	LargeBytes       *int64    `json:"large-bytes"`
+	Stuck            *string   `json:"stuck"`
+}
+
+// ReadConfig reads a YAML file on top of the defaults. A key that is not known is an error that
+// names it.
+func ReadConfig(file string) (Config, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return Config{}, fmt.Errorf("API server configuration: %w", err)
+	}
+	c, err := parseConfig(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("API server configuration %s: %w", file, err)
+	}
+	return c, nil
+}
+
+func parseConfig(b []byte) (Config, error) {
+	var f configFile
+	if err := yaml.UnmarshalStrict(b, &f); err != nil {
+		return Config{}, err
+	}
+	c := DefaultConfig()
+	set(&c.Name, f.Name)
+	set(&c.Cluster, f.Cluster)
+	set(&c.Etcd, f.Etcd)
+	set(&c.Listen, f.Listen)
+	set(&c.CAFile, f.CA)
+	set(&c.CertFile, f.Cert)
+	set(&c.KeyFile, f.Key)
+	set(&c.Metrics, f.Metrics)
+	set(&c.History.Revisions, f.HistoryRevisions)
+	set(&c.History.Bytes, f.HistoryBytes)
+	set(&c.Limits.Streams, f.MaxStreams)
+	set(&c.Limits.Watches, f.MaxWatches)
+	set(&c.Limits.Requests, f.MaxRequests)
+	set(&c.Limits.Bytes, f.MaxBytes)
+	set(&c.Limits.Large, f.LargeBytes)
+	c.Replicas = f.Replicas
+	for key, d := range map[string]struct {
+		to   *time.Duration
+		text *string
+	}{
+		"history-age": {&c.History.Age, f.HistoryAge}, "progress": {&c.Progress, f.Progress}, "stuck": {&c.Limits.Stuck, f.Stuck},
+	} {
+		if d.text == nil {
+			continue
+		}
+		v, err := time.ParseDuration(*d.text)
+		if err != nil {
+			return Config{}, fmt.Errorf("%s: %q is not a duration; write it as 90s or 5m", key, *d.text)
+		}
+		*d.to = v
+	}
+	return c, c.Validate()
+}
+
+func set[T any](to *T, v *T) {
+	if v != nil {
+		*to = *v
+	}
+}

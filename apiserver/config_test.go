@@ -1,0 +1,94 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weft-net/weft/apiserver/cache"
+	"github.com/weft-net/weft/kvstore/kvstoretest"
+)
+
+const goodConfig = `
+name: east-1
+cluster: east
+etcd: /etc/weft/etcd.yaml
+listen: ":32379"
+ca: /etc/weft/peers.crt
+cert: /etc/weft/server.crt
+key: /etc/weft/server.key
+replicas:
+- {name: east-1, urls: ["https://east-1.mesh.example:32379"]}
+- {name: east-2, urls: ["https://east-2.mesh.example:32379"]}
+metrics: 127.0.0.1:9962
+history-age: 5m
+history-revisions: 1000
+history-bytes: 1000000
+progress: 30s
+max-streams: 1
+max-watches: 2
+max-requests: 3
+max-bytes: 4
+large-bytes: 5
+stuck: 6s
+`
+
+func TestConfig_IsReadFromAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "apiserver.yaml")
+	if err := os.WriteFile(file, []byte(goodConfig), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		Name: "east-1", Cluster: "east", Etcd: "/etc/weft/etcd.yaml", Listen: ":32379",
+		Replicas: []Replica{
+			{"east-1", []string{"https://east-1.mesh.example:32379"}}, {"east-2", []string{"https://east-2.mesh.example:32379"}},
+		},
+		CAFile: "/etc/weft/peers.crt", CertFile: "/etc/weft/server.crt", KeyFile: "/etc/weft/server.key", Metrics: "127.0.0.1:9962",
+		History:  cache.History{Age: 5 * time.Minute, Revisions: 1000, Bytes: 1_000_000},
+		Progress: 30 * time.Second,
+		Limits:   Limits{Streams: 1, Watches: 2, Requests: 3, Bytes: 4, Large: 5, Stuck: 6 * time.Second},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if _, err := ReadConfig(file + ".not"); err == nil || !strings.HasPrefix(err.Error(), "API server configuration: ") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+func TestConfig_SaysWhatIsWrong(t *testing.T) {
+	for _, tt := range []struct{ was, is, want string }{
+		{"name: east-1\n", "", "name: is missing"},
+		{"cluster: east\n", "cluster: EAST\n", "cluster: "},
+		{`":32379"`, "32379x", "listen: "},
+		{"ca: /etc/weft/peers.crt\n", "", "ca: is missing"},
+		{"etcd: /etc/weft/etcd.yaml\n", "", "etcd: is missing"},
+		{"https://east-2.mesh.example:32379", "http://east-2:1", "is not an https URL"},
+		{"- {name: east-1,", "- {name: east-3,", `"east-1" is not among them`},
+		{"history-bytes: 1000000", "history-bytes: 0", "history: "},
+		{"progress: 30s", "progress: 1ms", "progress: "},
+		{"progress: 30s", "progress: soon", `"soon" is not a duration`},
+		{"stuck: 6s", "stuck: 0s", "limits: "},
+		{"stuck: 6s", "stack: 6s", "stack"},
+	} {
+		_, err := parseConfig([]byte(strings.Replace(goodConfig, tt.was, tt.is, 1)))
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q in place of %q: %v, want %q", tt.is, tt.was, err, tt.want)
+		}
+	}
+	if _, err := New(Config{}, nil, prometheus.NewRegistry(), kvstoretest.Log(t)); err == nil {
+		t.Error("a server without settings")
+	}
+}

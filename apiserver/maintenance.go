@@ -1,0 +1,74 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/api/v3/version"
+
+	"github.com/weft-net/weft/apiserver/cache"
+)
+
+// maintenanceServer says how the server is.
+type maintenanceServer struct {
+	pb.UnimplementedMaintenanceServer
+	*Server
+}
+
+// Status tells version, size and revision, and in its errors what is known of a store that is away.
+func (s maintenanceServer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
+	gen, err := s.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st := gen.Store.Stats()
+	resp := &pb.StatusResponse{
+		Header: s.header(gen, st.Revision), Version: version.Version, StorageVersion: "3.6.0",
+		DbSize: st.Bytes + st.HistoryBytes, DbSizeInUse: st.Bytes, DbSizeQuota: st.Bytes + s.cfg.History.Bytes,
+		Leader: s.member, RaftTerm: s.cache.Term(), RaftIndex: uint64(st.Revision), RaftAppliedIndex: uint64(st.Revision),
+	}
+	up := s.cache.Status()
+	switch {
+	case !up.Holding.IsZero():
+		resp.Errors = append(resp.Errors, fmt.Sprintf("stale: the store was lost; what it had is served since %s",
+			up.Holding.UTC().Format(time.RFC3339)))
+	case !up.Connected:
+		resp.Errors = append(resp.Errors, fmt.Sprintf("stale: the store is away since %s: %v",
+			up.Away.UTC().Format(time.RFC3339), up.LastError))
+	}
+	return resp, nil
+}
+
+// Alarm tells that there are none.
+func (s maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	if r.Action != pb.AlarmRequest_GET {
+		return nil, rpctypes.ErrGRPCPermissionDenied
+	}
+	gen, err := s.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.AlarmResponse{Header: s.header(gen, gen.Store.Revision())}, nil
+}
+
+// ask counts a request that reads no key, which any certificate may make.
+func (s *Server) ask(ctx context.Context) (gen *cache.Generation, err error) {
+	u, err := s.users.of(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.request(); err != nil {
+		s.refused.Add(1)
+		return nil, err
+	}
+	if gen = s.cache.Generation(); gen == nil {
+		return nil, errNotReady
+	}
+	return gen, nil
+}

@@ -1,0 +1,131 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"sync"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+)
+
+// user is the holder of a certificate name, with what it may read and what it takes.
+type user struct {
+	name     string
+	rights   rights
+	requests *rate.Limiter
+	bytes    *rate.Limiter
+	limits   Limits
+
+	mu      sync.Mutex
+	streams int
+	watches int
+}
+
+// users are those who were here, by name. Only names with rights are kept, so that their number is
+// bounded by the certificates that were signed for them.
+type users struct {
+	cluster string
+	limits  Limits
+
+	mu     sync.Mutex
+	byName map[string]*user
+}
+
+// of returns the user of a call. A name without rights may not read anything, but it may ask who
+// answers. The error is a status.
+func (us *users) of(ctx context.Context) (*user, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, rpctypes.ErrGRPCUserEmpty
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.PeerCertificates) == 0 || info.State.PeerCertificates[0].Subject.CommonName == "" {
+		return nil, rpctypes.ErrGRPCUserEmpty
+	}
+	name := info.State.PeerCertificates[0].Subject.CommonName
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	if u := us.byName[name]; u != nil {
+		return u, nil
+	}
+	r := rightsOf(name, us.cluster)
+	if r == nil {
+		name = "" // all of them are one
+		if u := us.byName[name]; u != nil {
+			return u, nil
+		}
+	}
+	l := us.limits
+	u := &user{
+		name: name, rights: r, limits: l,
+		requests: rate.NewLimiter(rate.Limit(l.Requests), max(1, int(l.Requests))),
+		bytes:    rate.NewLimiter(rate.Limit(l.Bytes), max(1, int(l.Bytes))),
+	}
+	us.byName[name] = u
+	return u, nil
+}
+
+// totals are the streams and watches of all users.
+func (us *users) totals() (streams, watches int) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	for _, u := range us.byName {
+		u.mu.Lock()
+		streams, watches = streams+u.streams, watches+u.watches
+		u.mu.Unlock()
+	}
+	return streams, watches
+}
+
+// request counts one request and refuses it when there are too many.
+func (u *user) request() error {
+	if !u.requests.Allow() {
+		return rpctypes.ErrGRPCRequestTooManyRequests
+	}
+	return nil
+}
+
+// openStream counts a stream, until the returned function is called.
+func (u *user) openStream() (end func(), err error) {
+	if err := u.request(); err != nil {
+		return nil, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.streams >= u.limits.Streams {
+		return nil, rpctypes.ErrGRPCRequestTooManyRequests
+	}
+	u.streams++
+	return func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.streams--
+	}, nil
+}
+
+// openWatch counts a watch and reports whether it may be.
+func (u *user) openWatch() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.watches >= u.limits.Watches {
+		return false
+	}
+	u.watches++
+	return true
+}
+
+func (u *user) closeWatches(n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.watches -= n
+}
+
+// spend waits until so many bytes may be sent.
+func (u *user) spend(ctx context.Context, n int) error {
+	return u.bytes.WaitN(ctx, min(n, u.bytes.Burst()))
+}

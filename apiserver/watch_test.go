@@ -1,0 +1,218 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+)
+
+func state(id int64) *pb.WatchCreateRequest {
+	return &pb.WatchCreateRequest{Key: []byte("cilium/state/"), RangeEnd: []byte("cilium/state0"), WatchId: id}
+}
+
+// TestWatch_ManyOnOneStream creates and cancels watches on one stream of etcd and server alike.
+func TestWatch_ManyOnOneStream(t *testing.T) {
+	f := newFixture(t, nil)
+	f.Put(f.direct, "cilium/state/a", "1")
+	f.Put(f.direct, "elsewhere", "1")
+	if fresh, err := f.api.cache.Sync(t.Context()); !fresh {
+		t.Fatal(err)
+	}
+	etcd, api := openWatch(t, f.dialEtcd(t)), openWatch(t, f.dial(t, "remote"))
+	negative := state(0)
+	negative.StartRevision = -1
+	for _, req := range []any{
+		state(0), state(0), state(7), state(7), state(1), state(0),
+		&pb.WatchCreateRequest{Key: []byte("cilium/state/b"), RangeEnd: []byte("cilium/state/a")},
+		negative,
+		&pb.WatchCancelRequest{WatchId: 7}, state(7), state(0),
+	} {
+		send(t, etcd, req)
+		send(t, api, req)
+		want, got := next(t, etcd), next(t, api)
+		for _, m := range []*pb.WatchResponse{want, got} {
+			m.Header.ClusterId, m.Header.MemberId, m.Header.RaftTerm = 0, 0, 0
+		}
+		if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+			t.Fatalf("%v (-etcd +server):\n%s", req, diff)
+		}
+	}
+	// A cancel of what is not there is not answered, progress of all is.
+	for _, st := range []pb.Watch_WatchClient{etcd, api} {
+		send(t, st, &pb.WatchCancelRequest{WatchId: 99})
+		send(t, st, &pb.WatchProgressRequest{})
+		if m := next(t, st); m.WatchId != invalidID || len(m.Events) > 0 || m.Header.Revision == 0 {
+			t.Errorf("progress: %v", m)
+		}
+	}
+	// Each watch is told of a change.
+	f.Put(f.direct, "cilium/state/b", "1")
+	var told []map[int64]bool
+	for _, st := range []pb.Watch_WatchClient{etcd, api} {
+		seen := map[int64]bool{}
+		for len(seen) < 5 {
+			if m := next(t, st); len(m.Events) == 1 {
+				seen[m.WatchId] = true
+			}
+		}
+		told = append(told, seen)
+	}
+	if diff := cmp.Diff(told[0], told[1]); diff != "" {
+		t.Errorf("watches that were told (-etcd +server):\n%s", diff)
+	}
+}
+
+// TestWatch_OfARevisionThatNeverWas is ended as one of a forgotten revision: the client comes from
+// another store.
+func TestWatch_OfARevisionThatNeverWas(t *testing.T) {
+	f := newFixture(t, nil)
+	rev := f.Put(f.direct, "cilium/state/a", "1")
+	st := openWatch(t, f.dial(t, "remote"))
+	req := state(0)
+	req.StartRevision = rev + 1000
+	send(t, st, req)
+	if m := next(t, st); !m.Created || m.Canceled {
+		t.Fatal(m)
+	}
+	if m := next(t, st); !m.Canceled || m.CompactRevision < rev {
+		t.Fatal(m)
+	}
+	// One that the etcd has, and the server does not know yet, is served.
+	f.Proxy.Freeze()
+	req.StartRevision = f.Put(f.direct, "cilium/state/b", "1")
+	f.Put(f.direct, "cilium/state/b", "2")
+	req.StartRevision++
+	send(t, st, req)
+	if m := next(t, st); !m.Created || m.Canceled {
+		t.Fatal(m)
+	}
+	f.Proxy.Thaw()
+	if m := next(t, st); len(m.Events) != 1 || string(m.Events[0].Kv.Value) != "2" {
+		t.Fatal(m)
+	}
+}
+
+// TestWatch_OfWhatIsForgotten tells where the history begins.
+func TestWatch_OfWhatIsForgotten(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.History.Revisions, c.History.Age = 5, 1 })
+	var rev int64
+	for range 20 {
+		rev = f.Put(f.direct, "cilium/state/a", "1")
+	}
+	if fresh, err := f.api.cache.Sync(t.Context()); !fresh {
+		t.Fatal(err)
+	}
+	st := openWatch(t, f.dial(t, "remote"))
+	req := state(0)
+	req.StartRevision = 3
+	send(t, st, req)
+	if m := next(t, st); !m.Created {
+		t.Fatal(m)
+	}
+	m := next(t, st)
+	if !m.Canceled || m.CompactRevision != rev-4 {
+		t.Fatal(m)
+	}
+	req.StartRevision = m.CompactRevision
+	send(t, st, req)
+	next(t, st)
+	if m := next(t, st); len(m.Events) != 5 {
+		t.Fatal(m)
+	}
+}
+
+// TestWatch_EndsWhenTheStoreIsAnother wipes the etcd: what was is served until its owners are back,
+// here at once because it has none.
+func TestWatch_EndsWhenTheStoreIsAnother(t *testing.T) {
+	f := newFixture(t, nil)
+	f.Put(f.direct, "cilium/state/a", "1")
+	c := f.dial(t, "remote")
+	st := openWatch(t, c)
+	send(t, st, state(0))
+	next(t, st)
+	if fresh, err := f.api.cache.Sync(t.Context()); !fresh {
+		t.Fatal(err) // a store of which nothing was seen cannot be recognised
+	}
+	f.Wipe()
+	f.Burn(f.direct, 30)
+	if _, err := st.Recv(); status.Code(err) != codes.Unavailable {
+		t.Fatalf("the stream goes on over another store: %v", err)
+	}
+	f.wantFresh(t)
+	// Who resumes in the middle of the other store's life is told to begin anew.
+	st = openWatch(t, c)
+	req := state(0)
+	req.StartRevision = 3
+	send(t, st, req)
+	next(t, st)
+	if m := next(t, st); !m.Canceled || m.CompactRevision == 0 {
+		t.Fatal(m)
+	}
+}
+
+// TestWatch_OfManyWatchesIsOneOfTheEtcd opens many watches and counts those of the etcd's streams by
+// what passes: an event goes to all of them.
+func TestWatch_OfManyWatchesIsOneOfTheEtcd(t *testing.T) {
+	f := newFixture(t, nil)
+	const n = 500
+	st := openWatch(t, f.dial(t, "remote"))
+	go func() {
+		for range n {
+			_ = st.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: state(0)}})
+		}
+	}()
+	for range n {
+		if m := next(t, st); !m.Created || m.Canceled {
+			t.Fatal(m)
+		}
+	}
+	f.Put(f.direct, "cilium/state/a", "1")
+	seen := map[int64]bool{}
+	for len(seen) < n {
+		m := next(t, st)
+		if seen[m.WatchId] || len(m.Events) != 1 {
+			t.Fatalf("watch %d: %v", m.WatchId, m)
+		}
+		seen[m.WatchId] = true
+	}
+	if w := f.api.cache.Status().Watches; w != 1 {
+		t.Errorf("%d watches of the etcd", w)
+	}
+	if _, watches := f.api.users.totals(); watches != n {
+		t.Errorf("%d watches are counted", watches)
+	}
+	if got, err := f.registry.Gather(); err != nil || len(got) < 15 {
+		t.Errorf("%d metrics: %v", len(got), err)
+	}
+}
+
+func TestFragments_AreTheWhole(t *testing.T) {
+	m := &pb.WatchResponse{Header: &pb.ResponseHeader{Revision: 9}, WatchId: 3}
+	for i := range 50 {
+		m.Events = append(m.Events, &mvccpb.Event{Kv: &mvccpb.KeyValue{Key: fmt.Appendf(nil, "k%d", i), Value: make([]byte, 90_000)}})
+	}
+	parts := fragments(m)
+	whole := &pb.WatchResponse{Header: m.Header, WatchId: m.WatchId}
+	for i, p := range parts {
+		if p.Fragment != (i < len(parts)-1) || proto.Size(p) > fragmentBytes || p.WatchId != 3 || p.Header.Revision != 9 {
+			t.Errorf("part %d of %d: %d bytes, fragment %t", i, len(parts), proto.Size(p), p.Fragment)
+		}
+		whole.Events = append(whole.Events, p.Events...)
+	}
+	if len(parts) < 3 || !proto.Equal(whole, m) {
+		t.Errorf("%d parts are not the whole", len(parts))
+	}
+	if parts := fragments(&pb.WatchResponse{Events: m.Events[:1]}); len(parts) != 1 || parts[0].Fragment {
+		t.Error("a small message is divided")
+	}
+}

@@ -1,0 +1,252 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/status"
+
+	"github.com/weft-net/weft/apiserver/cache"
+)
+
+// watchStream is one stream with any number of watches, all of one generation. Only serve touches
+// what is not a channel.
+type watchStream struct {
+	*Server
+	user *user
+	gen  *cache.Generation
+	rpc  pb.Watch_WatchServer
+
+	requests chan *pb.WatchRequest
+	ended    chan error    // why no more requests come; nil: the client sends no more
+	never    chan *watch   // those that begin at a revision the store never had
+	wake     chan struct{} // something that a watch waited for has happened
+	sending  atomic.Pointer[time.Time]
+
+	watches map[int64]*watch
+	order   []int64 // of watches, ascending
+	next    int64   // the id that is tried next
+	asked   bool    // progress of all is still to be told
+}
+
+func newWatchStream(s *Server, u *user, gen *cache.Generation, rpc pb.Watch_WatchServer) *watchStream {
+	return &watchStream{
+		Server: s, user: u, gen: gen, rpc: rpc,
+		requests: make(chan *pb.WatchRequest), ended: make(chan error, 1), wake: make(chan struct{}, 1),
+		never: make(chan *watch), watches: map[int64]*watch{},
+	}
+}
+
+// receive hands the client's requests on.
+func (ws *watchStream) receive(ctx context.Context) {
+	for {
+		req, err := ws.rpc.Recv()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			ws.ended <- err
+			return
+		}
+		select {
+		case ws.requests <- req:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// serve goes round: deliver what there is, then wait for a request or for something to deliver.
+func (ws *watchStream) serve(ctx context.Context) error {
+	ws.senders.Go(func() { ws.receive(ctx) })
+	defer func() { ws.user.closeWatches(len(ws.watches)) }()
+	progress := time.NewTicker(jittered(ws.cfg.Progress))
+	defer progress.Stop()
+	for {
+		rev, changed := ws.gen.Store.Changed()
+		more, err := ws.deliver(ctx, rev)
+		if err != nil {
+			return err
+		}
+		var at <-chan struct{} = changed
+		if more {
+			at = ws.closed
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ws.gen.Done():
+			return errReplaced
+		case err := <-ws.ended:
+			return err
+		case req := <-ws.requests:
+			if err := ws.handle(ctx, req); err != nil {
+				return err
+			}
+		case <-progress.C:
+			if err := ws.tellProgress(rev); err != nil {
+				return err
+			}
+		case w := <-ws.never:
+			if ws.watches[w.id] == w {
+				if err := ws.end(w, rev+1); err != nil {
+					return err
+				}
+			}
+		case <-ws.wake:
+		case <-at:
+		}
+	}
+}
+
+// deliver sends each watch one message of what it has not seen, up to a revision, and reports whether
+// there is more.
+func (ws *watchStream) deliver(ctx context.Context, rev int64) (more bool, err error) {
+	fetched := fetched{store: ws.gen.Store}
+	for _, id := range slices.Clone(ws.order) {
+		w := ws.watches[id]
+		if w.wait != nil && !w.wait() {
+			continue
+		}
+		w.wait = nil
+		if w.next > rev {
+			continue
+		}
+		b, err := fetched.since(w.next, w.prevKV)
+		var filling *cache.FillingError
+		var compacted *cache.CompactedError
+		switch {
+		case errors.As(err, &filling):
+			ws.later(ctx, w, filling.Done)
+			continue
+		case errors.As(err, &compacted):
+			if err := ws.end(w, compacted.Revision); err != nil {
+				return false, err
+			}
+			continue
+		case err != nil:
+			return false, err
+		}
+		if err := ws.sendEvents(ctx, w, b); err != nil {
+			return false, err
+		}
+		w.next = b.Through + 1
+		more = more || w.next <= rev
+	}
+	if ws.asked && !more && !slices.ContainsFunc(ws.order, func(id int64) bool { return ws.watches[id].wait != nil }) {
+		ws.asked = false
+		if !ws.cache.Stale() {
+			return false, ws.send(&pb.WatchResponse{Header: ws.header(ws.gen, rev), WatchId: invalidID})
+		}
+	}
+	return more, nil
+}
+
+// later lets a watch wait for something without holding up the others.
+func (ws *watchStream) later(ctx context.Context, w *watch, happens <-chan struct{}) {
+	var over atomic.Bool
+	w.wait = over.Load
+	ws.senders.Go(func() {
+		select {
+		case <-happens:
+			over.Store(true)
+			select {
+			case ws.wake <- struct{}{}:
+			default:
+			}
+		case <-ctx.Done():
+		}
+	})
+}
+
+// sendEvents sends a watch what of a batch is for it. Nothing is sent where nothing is.
+func (ws *watchStream) sendEvents(ctx context.Context, w *watch, b cache.Batch) error {
+	evs, size := w.pick(b.Changes)
+	if len(evs) == 0 {
+		return nil
+	}
+	w.told = true
+	if err := ws.user.spend(ctx, size); err != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	ws.events.Add(uint64(len(evs)))
+	resp := &pb.WatchResponse{Header: ws.header(ws.gen, b.Through), WatchId: w.id, Events: evs}
+	if !w.fragment {
+		return ws.send(resp)
+	}
+	for _, part := range fragments(resp) {
+		if err := ws.send(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellProgress tells watches that asked for it, and heard nothing since the last time, how far they
+// are. While the store is away nobody is told: that is how a client learns of it.
+func (ws *watchStream) tellProgress(rev int64) error {
+	stale := ws.cache.Stale()
+	for _, id := range ws.order {
+		w := ws.watches[id]
+		if w.progress && !w.told && !stale && w.wait == nil && w.next > rev {
+			err := ws.send(&pb.WatchResponse{Header: ws.header(ws.gen, rev), WatchId: id})
+			if err != nil {
+				return err
+			}
+		}
+		w.told = false
+	}
+	return nil
+}
+
+// end ends a watch that asks for what is forgotten; the client is told from where on it is known.
+func (ws *watchStream) end(w *watch, from int64) error {
+	ws.remove(w.id)
+	return ws.send(&pb.WatchResponse{
+		Header: ws.header(ws.gen, ws.gen.Store.Revision()), WatchId: w.id, Canceled: true, CompactRevision: from,
+	})
+}
+
+func (ws *watchStream) remove(id int64) {
+	delete(ws.watches, id)
+	ws.order = slices.Sorted(maps.Keys(ws.watches))
+	ws.user.closeWatches(1)
+}
+
+// send sends one message and lets the others see how long that takes.
+func (ws *watchStream) send(m *pb.WatchResponse) error {
+	now := time.Now()
+	ws.sending.Store(&now)
+	defer ws.sending.Store(nil)
+	return ws.rpc.Send(m)
+}
+
+// fetched remembers what was read from the history for one watch: most watches of a stream want the
+// same.
+type fetched struct {
+	store *cache.Store
+	from  int64
+	prev  bool
+	batch cache.Batch
+	valid bool
+}
+
+func (f *fetched) since(from int64, prev bool) (cache.Batch, error) {
+	if f.valid && f.from == from && f.prev == prev {
+		return f.batch, nil
+	}
+	b, err := f.store.Since(from, messageBytes, prev)
+	if err == nil {
+		f.from, f.prev, f.batch, f.valid = from, prev, b, true
+	}
+	return b, err
+}
