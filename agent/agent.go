@@ -98,7 +98,8 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	a.checkpoints = newCheckpoints(cfg, a.client, a.tables, func() clustermesh.Status { return a.mesh.Status() }, log.With("part", "checkpoint"))
 	a.mesh, err = clustermesh.New(clustermesh.Config{
 		Dir: cfg.ClusterMeshDir, Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters, Kept: a.checkpoints,
-		Guard: kvstore.GuardConfig{Owners: true}, Lineage: filepath.Join(cfg.StateDir, "lineage"),
+		// A remote does not tell its leases' time; the clusters of a mesh are taken to be set alike.
+		Guard: kvstore.GuardConfig{Owners: true, Lease: cfg.LeaseTTL}, Lineage: filepath.Join(cfg.StateDir, "lineage"),
 	}, clustermesh.Tables{
 		Nodes: a.tables.nodes, IPs: a.tables.ips, Identities: a.tables.identities, Services: a.tables.remoteServices,
 	}, registry, log.With("part", "clustermesh"))
