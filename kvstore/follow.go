@@ -78,6 +78,8 @@ type follower struct {
 	renew func() <-chan struct{}
 	// again holds a token when somebody asks for another list.
 	again chan struct{}
+	// hurry holds a token when somebody waits to hear how far the store is.
+	hurry chan struct{}
 
 	// Owned by run.
 	relist     <-chan struct{}
@@ -116,6 +118,14 @@ func (f *follower) update(change func(*followStatus)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change(&f.st)
+}
+
+// askNow lets the store be asked how far it is, without waiting for the answer.
+func (f *follower) askNow() {
+	select {
+	case f.hurry <- struct{}{}:
+	default:
+	}
 }
 
 // run follows until ctx ends.
@@ -198,15 +208,15 @@ func (f *follower) list(ctx context.Context) error {
 	}
 	f.lineage, f.revision, f.generation, f.broken = next, rev, generation, false
 	f.sink.listed(ctx, rev, f.continuity)
-	if f.guard != nil {
-		f.guard.settled(f, generation)
-	}
 	f.sink.confirmed(rev, began)
 	f.update(func(s *followStatus) {
 		s.synced, s.revision, s.confirmed = true, rev, began
 		s.clusterID, s.epoch, s.continuity = id, epoch, f.continuity
 		s.lists++
 	})
+	if f.guard != nil {
+		f.guard.settled(f, generation)
+	}
 	return nil
 }
 
@@ -270,6 +280,8 @@ func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
 			return fmt.Errorf("watch %s: the lineage of the store has changed: %w", f.cfg.prefix, errGap)
 		case <-f.again:
 			return errAgain
+		case <-f.hurry:
+			s.askProgress()
 		case <-ask.C:
 			s.askProgress()
 		case <-silent.C:

@@ -102,10 +102,12 @@ type Guard struct {
 	nodes     map[netip.Addr]string
 	words     map[string]ownerWord
 	known     map[string]bool
-	nodeKeys  map[string]string // the row of each node
-	expiries  map[string]expiry // of owners, the last of each
-	mass      bool              // so many expired that all of them are held
-	weft      bool              // an epoch or an owners' row was seen: owners speak
+	nodeKeys  map[string]string   // the row of each node
+	expiries  map[string]expiry   // of owners, the last of each
+	mass      bool                // so many expired that all of them are held
+	adopted   int64               // what was held before this revision goes, somebody decided
+	due       map[heldGroup]int64 // the revision by which what is over goes
+	weft      bool                // an epoch or an owners' row was seen: owners speak
 	holding   bool
 	since     time.Time
 	reason    string
@@ -142,7 +144,7 @@ func (g *Guard) emptyLocked() {
 	g.lineage, g.generation, g.epochs, g.continuity, g.weft = lineage{}, 0, 0, "", false
 	g.broke, g.dirty, g.reason, g.rest, g.clock, g.since = false, false, "", time.Time{}, 0, time.Time{}
 	g.left, g.enrolled, g.carried = map[string]uint64{}, map[string]bool{}, map[string]map[string]carriedRow{}
-	g.nodeKeys, g.expiries, g.mass = map[string]string{}, map[string]expiry{}, false
+	g.nodeKeys, g.expiries, g.mass, g.adopted = map[string]string{}, map[string]expiry{}, false, 0
 	g.nodes, g.words, g.known = map[netip.Addr]string{}, map[string]ownerWord{}, map[string]bool{}
 }
 

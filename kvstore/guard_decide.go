@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -35,11 +34,11 @@ func (g *Guard) Difference(limit int) Difference {
 // decided for this process alone, and all is false. It returns what was let go here.
 func (g *Guard) Adopt(ctx context.Context, by string) (done Difference, all bool, err error) {
 	done = g.Difference(100)
+	c := g.client()
 	if g.cfg.ReadOnly {
-		g.adopt(math.MaxInt64)
+		g.adopt(g.nowAt(ctx, c))
 		return done, false, nil
 	}
-	c := g.client()
 	epoch, _, revision, err := readEpoch(ctx, c)
 	if err != nil {
 		return Difference{}, false, fmt.Errorf("adopt: %w", err)
@@ -67,6 +66,26 @@ func (g *Guard) Adopt(ctx context.Context, by string) (done Difference, all bool
 	}
 	g.adopt(revision)
 	return done, all, nil
+}
+
+// nowAt is a revision after all that is held, and, if the store can be asked, after all that it has.
+func (g *Guard) nowAt(ctx context.Context, c *Client) int64 {
+	groups := map[heldGroup]int{}
+	g.groups(groups, map[string]int{})
+	revision := int64(0)
+	for h := range groups {
+		revision = max(revision, h.revision)
+	}
+	if c != nil {
+		_ = c.do(ctx, "get "+schema.HeartbeatKey, func(ctx context.Context) error {
+			resp, err := c.etcd.Get(ctx, schema.HeartbeatKey, clientv3.WithCountOnly())
+			if err == nil {
+				revision = max(revision, resp.Header.Revision)
+			}
+			return err
+		})
+	}
+	return revision + 1
 }
 
 // Reseed decides that what is held is the truth: it writes every held row that the store does not

@@ -17,6 +17,7 @@ type member interface {
 	end(gone func(heldGroup) bool) int
 	values(of func(heldGroup) bool) ([]KV, error)
 	prefix() string
+	follower() *follower
 }
 
 // enroll makes a watch known until the returned function is called.

@@ -121,14 +121,12 @@ func (g *Guard) decided(ev event) {
 }
 
 // adopt lets go of what was held before a revision.
-func (g *Guard) adopt(revision int64) (ended int) {
-	ended = g.end(func(h heldGroup) bool { return h.revision < revision })
+func (g *Guard) adopt(revision int64) {
 	g.mu.Lock()
-	g.rest = time.Time{}
+	g.rest, g.adopted = time.Time{}, revision
 	g.mu.Unlock()
-	g.log.Info("held rows let go by decision", "cluster", g.cfg.Cluster, "rows", ended)
-	g.refresh()
-	return ended
+	g.log.Info("held rows go by decision", "cluster", g.cfg.Cluster, "revision", revision)
+	g.settle()
 }
 
 // renewal returns a channel that is closed with the next lineage or epoch.

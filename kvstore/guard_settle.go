@@ -8,12 +8,56 @@ import (
 	"time"
 )
 
-// end lets held rows of some groups go.
-func (g *Guard) end(gone func(heldGroup) bool) (ended int) {
+// end lets held rows go whose watches have seen the store up to the revision by which they go: what
+// somebody says of the store is true there sooner than in the table of a watch that is behind. Rows
+// that no watch has go at once, the next list decides over them.
+func (g *Guard) end(ends map[heldGroup]int64) (ended int) {
 	for _, m := range g.membersNow() {
-		ended += m.end(gone)
+		reached, behind := g.reachedBy(m), false
+		ended += m.end(func(h heldGroup) bool {
+			need, ok := ends[h]
+			behind = behind || ok && need > reached
+			return ok && need <= reached
+		})
+		if behind {
+			m.follower().askNow()
+		}
 	}
-	return ended + g.endCarried(gone)
+	return ended + g.endCarried(func(h heldGroup) bool { _, ok := ends[h]; return ok })
+}
+
+// reachedBy is the revision of the present lineage up to which a watch has seen the store, -1 if it
+// has not listed it.
+func (g *Guard) reachedBy(m member) int64 {
+	f := m.follower()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.generation == 0 || g.followers[f] != g.generation {
+		return -1
+	}
+	return f.status().revision
+}
+
+// dueAt replaces the revision 0 of what goes because its time is over: by the newest that anybody had
+// seen when that was found.
+func (g *Guard) dueAt(ends map[heldGroup]int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	due := map[heldGroup]int64{}
+	newest := g.lineage.revision
+	if g.connectedLocked() {
+		newest = max(newest, g.beating.status().revision)
+	}
+	for h, need := range ends {
+		if need != 0 {
+			continue
+		}
+		if due[h] = g.due[h]; due[h] == 0 {
+			due[h] = newest
+		}
+		ends[h] = due[h]
+	}
+	g.due = due
 }
 
 // groups counts what is held. Rows on their way from the guard to a watch may count twice.
@@ -41,7 +85,7 @@ func (g *Guard) facts() (holdFacts, map[string]int) {
 	f := holdFacts{
 		groups: groups, words: map[string]ownerWord{}, known: map[string]bool{}, epoch: g.lineage.epoch,
 		clock: g.clock, limit: g.cfg.Limit, brief: g.cfg.Brief, owners: g.cfg.Owners && g.weft,
-		expired: map[string]time.Duration{}, mass: g.mass, settle: g.cfg.Settle,
+		expired: map[string]time.Duration{}, mass: g.mass, settle: g.cfg.Settle, adopted: g.adopted,
 	}
 	owners := map[string]bool{}
 	for owner, e := range g.expiries {
@@ -82,8 +126,10 @@ func (g *Guard) settle() {
 		v := judgeHold(f)
 		g.massed(v.mass, f.groups)
 		if len(v.end) > 0 {
-			ended := g.end(func(h heldGroup) bool { return v.end[h] })
-			g.log.Info("held rows let go", "cluster", g.cfg.Cluster, "rows", ended, "unconfirmed", v.unconfirmed)
+			g.dueAt(v.end)
+			if ended := g.end(v.end); ended > 0 {
+				g.log.Info("held rows let go", "cluster", g.cfg.Cluster, "rows", ended, "unconfirmed", v.unconfirmed)
+			}
 		}
 	}
 	g.refresh()

@@ -100,7 +100,8 @@ func (g *Guard) Status() GuardStatus {
 			owners[group.owner] = o
 		}
 		o.Rows += n
-		o.Confirmed = o.Confirmed && f.confirmed(group.owner, group.revision)
+		_, said := f.confirmed(group.owner, group.revision)
+		o.Confirmed = o.Confirmed && said
 		limit := f.limit
 		if group.why == WhySpan {
 			limit = f.brief

@@ -379,6 +379,74 @@ func TestGuard_OneOwnerOfMany(t *testing.T) {
 	g.wantEqual(t)
 }
 
+// TestGuard_WordBeforeRows: an owner's word, a decision and the end of a limit arrive while the watch of
+// the rows is behind. The rows are in the store again, so they are never let go.
+func TestGuard_WordBeforeRows(t *testing.T) {
+	t.Parallel()
+	for _, by := range []string{"word", "decision", "limit"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			cfg := guardConfig()
+			if by == "limit" {
+				cfg.Limit, cfg.Owners = time.Second, false
+			}
+			g := &guarded{Server: plain(t)}
+			g.direct = g.Client()
+			g.revive(t, 1)
+			for n := range 10 {
+				g.publish(fmt.Sprintf("n%d", n), 20)
+			}
+			// The guard is connected all the time, the watch is not.
+			g.start(t, cfg, func() { g.guard.Use(g.direct) })
+			g.wantSynced(t, true)
+			before := map[string]uint64{}
+			for r := range g.table.All() {
+				before[r.Key] = r.Revision
+			}
+			g.Wipe()
+			g.wantHeld(t, 200)
+			g.Proxy.Part()
+			for n := range 10 {
+				g.publish(fmt.Sprintf("n%d", n), 20)
+			}
+			g.revive(t, 2)
+			switch by {
+			case "word":
+				for n := range 10 {
+					g.confirm(t, fmt.Sprintf("n%d", n), 2)
+				}
+				kvstoretest.Eventually(t, func() string {
+					for _, o := range g.guard.Status().Hold.Owners {
+						if !o.Confirmed {
+							return o.Name + " is not heard"
+						}
+					}
+					return ""
+				})
+			case "decision":
+				if _, _, err := g.guard.Adopt(t.Context(), "test"); err != nil {
+					t.Fatal(err)
+				}
+			case "limit":
+				kvstoretest.Eventually(t, func() string {
+					if left := g.guard.Status().Hold.Left; left > 0 {
+						return fmt.Sprintf("%s are left", left)
+					}
+					return ""
+				})
+			}
+			g.Proxy.Rejoin()
+			g.wantSynced(t, true)
+			g.wantEqual(t)
+			for r := range g.table.All() {
+				if r.Revision != before[r.Key] {
+					t.Fatalf("%s was let go and came back", r.Key)
+				}
+			}
+		})
+	}
+}
+
 // TestGuard_WrittenAgain: the store comes back empty and is filled with the same rows in the same order
 // before anybody looks. No node has the lease that it had.
 func TestGuard_WrittenAgain(t *testing.T) {

@@ -59,13 +59,16 @@ type holdFacts struct {
 	// how many owners there are, settle how long is waited for more.
 	expired map[string]time.Duration
 	nodes   int
-	mass    bool // too many ended before
+	mass    bool  // too many ended before
+	adopted int64 // by decision, what was held before this revision goes
 	settle  time.Duration
 }
 
 // holdVerdict is what becomes of held rows.
 type holdVerdict struct {
-	end         map[heldGroup]bool
+	// end is what goes, each as soon as its watch has seen the store up to a revision: that of the word
+	// or the decision by which it goes. 0: where the store was when its time was over.
+	end         map[heldGroup]int64
 	unconfirmed int  // owners of held rows that have not spoken since
 	stuck       bool // the limit is over, and too many have not spoken
 	mass        bool // leases of too many owners ended
@@ -80,30 +83,31 @@ type occasion struct {
 	revision int64
 }
 
-// confirmed says whether an owner has said, after a revision, that all its rows are there.
-func (f holdFacts) confirmed(owner string, revision int64) bool {
+// confirmed says whether an owner has said, after a revision, that all its rows are there, and when:
+// they are there up to that revision.
+func (f holdFacts) confirmed(owner string, revision int64) (at int64, said bool) {
 	if owner == OwnerEverybody {
-		said := false
 		for name := range f.known {
 			if name == OwnerOperator {
 				continue
 			}
-			if !f.confirmed(name, revision) {
-				return false
+			mod, ok := f.confirmed(name, revision)
+			if !ok {
+				return 0, false
 			}
-			said = true
+			at, said = max(at, mod), true
 		}
-		return said
+		return at, said
 	}
 	w, ok := f.words[owner]
-	return ok && w.Complete && f.epoch != "" && w.Epoch == f.epoch && w.mod > revision
+	return w.mod, ok && w.Complete && f.epoch != "" && w.Epoch == f.epoch && w.mod > revision
 }
 
 // judgeHold decides which held rows are believed to be gone. A row whose owner has spoken is; the
 // others go when their limit is over, unless so many owners are silent that the path to the store is
 // the likelier reason.
 func judgeHold(f holdFacts) holdVerdict {
-	v := holdVerdict{end: map[heldGroup]bool{}, mass: f.mass || tooMany(len(f.expired), f.nodes)}
+	v := holdVerdict{end: map[heldGroup]int64{}, mass: f.mass || tooMany(len(f.expired), f.nodes)}
 	silent := map[string]bool{}
 	youngest := map[occasion]time.Duration{}
 	for g := range f.groups {
@@ -114,13 +118,17 @@ func judgeHold(f holdFacts) holdVerdict {
 	}
 	var aged []heldGroup
 	for g := range f.groups {
-		if f.confirmed(g.owner, g.revision) {
-			v.end[g] = true
+		if at, said := f.confirmed(g.owner, g.revision); said {
+			v.end[g] = at
+			continue
+		}
+		if g.revision < f.adopted {
+			v.end[g] = f.adopted - 1
 			continue
 		}
 		if g.settling(v.mass) {
 			if age, known := f.expired[g.owner]; !known || age >= f.settle {
-				v.end[g] = true
+				v.end[g] = 0
 			}
 			continue
 		}
@@ -159,7 +167,7 @@ func judgeHold(f holdFacts) holdVerdict {
 			v.stuck = true
 			continue
 		}
-		v.end[g] = true
+		v.end[g] = 0
 	}
 	return v
 }

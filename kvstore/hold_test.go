@@ -54,6 +54,7 @@ func TestJudgeHold(t *testing.T) {
 		foreign     bool // no owners' rows are expected
 		expired     map[string]time.Duration
 		mass        bool // it was one before
+		adopted     int64
 		end         []heldGroup
 		unconfirmed int
 		stuck       bool
@@ -80,6 +81,7 @@ func TestJudgeHold(t *testing.T) {
 		{name: "operator-has-spoken", groups: []heldGroup{operator}, words: map[string]ownerWord{OwnerOperator: said(e, 11)}, known: names(1), end: []heldGroup{operator}},
 		{name: "a-part-of-them-came-later", groups: []heldGroup{span, group("n1", WhySpan, time.Second)}, known: names(10), clock: time.Minute, unconfirmed: 2},
 		{name: "few-of-many-are-old", groups: []heldGroup{a, {"n1", WhyLineage, 11, time.Minute}, {"n2", WhyLineage, 11, time.Minute}}, known: names(10), clock: time.Hour, unconfirmed: 3, stuck: true},
+		{name: "decided", groups: []heldGroup{a, {"n1", WhyLineage, 11, 0}}, known: names(10), adopted: 11, end: []heldGroup{a}, unconfirmed: 1},
 		{name: "lease-ended", groups: []heldGroup{x}, known: names(10), expired: ages(10*time.Second, "n0")},
 		{name: "lease-ended-and-settled", groups: []heldGroup{x, y}, known: names(10), expired: map[string]time.Duration{"n0": 30 * time.Second, "n1": 29 * time.Second}, end: []heldGroup{x}},
 		{name: "lease-ended-long-ago", groups: []heldGroup{x}, known: names(10), end: []heldGroup{x}},
@@ -94,14 +96,16 @@ func TestJudgeHold(t *testing.T) {
 			f := holdFacts{
 				groups: map[heldGroup]int{}, words: tt.words, known: tt.known, epoch: e, clock: tt.clock,
 				limit: time.Hour, brief: time.Minute, owners: !tt.foreign,
-				expired: tt.expired, mass: tt.mass, settle: 30 * time.Second, nodes: len(tt.known),
+				expired: tt.expired, mass: tt.mass, adopted: tt.adopted, settle: 30 * time.Second, nodes: len(tt.known),
 			}
 			for _, g := range tt.groups {
 				f.groups[g] = 1
 			}
-			want := holdVerdict{map[heldGroup]bool{}, tt.unconfirmed, tt.stuck, tt.massed}
+			want := holdVerdict{map[heldGroup]int64{}, tt.unconfirmed, tt.stuck, tt.massed}
 			for _, g := range tt.end {
-				want.end[g] = true
+				if want.end[g], _ = f.confirmed(g.owner, g.revision); g.revision < tt.adopted {
+					want.end[g] = tt.adopted - 1
+				}
 			}
 			got := judgeHold(f)
 			if diff := cmp.Diff(fmt.Sprint(want), fmt.Sprint(got)); diff != "" {

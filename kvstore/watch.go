@@ -139,7 +139,7 @@ func NewWatch[K comparable, V any](c *Client, codec schema.Codec[K, V], table *s
 	w := &Watch[K, V]{codec: codec, table: table, source: cfg.Source, log: log, first: make(chan struct{}), bad: map[string]Rejection{}}
 	// How many bad values there are is up to the other side; the counter has them all.
 	w.mutter = rate.NewLimiter(1, 20)
-	w.follow = &follower{c: c, cfg: cfg.follow(codec.Prefix), sink: w, log: log, guard: cfg.Guard, again: make(chan struct{}, 1)}
+	w.follow = &follower{c: c, cfg: cfg.follow(codec.Prefix), sink: w, log: log, guard: cfg.Guard, again: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
 	table.Expect(cfg.Source)
 	return w
 }

@@ -58,6 +58,8 @@ func (w *Watch[K, V]) leave() {
 
 func (w *Watch[K, V]) prefix() string { return w.codec.Prefix }
 
+func (w *Watch[K, V]) follower() *follower { return w.follow }
+
 // keepLocked adds what must stay to the list in progress and returns how many rows are held.
 func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity, expired map[string]int64) int {
 	g := w.follow.guard
