@@ -150,6 +150,10 @@ func (s *server) HoldReseed(ctx context.Context, r *api.HoldReseedRequest) (*api
 	if errors.Is(err, kvstore.ErrReadOnly) {
 		return nil, status.Errorf(codes.FailedPrecondition, "%v: reseed there, or adopt here", err)
 	}
+	var denied *kvstore.EndpointError
+	if errors.As(err, &denied) && denied.Reason == kvstore.ReasonUnauthorised {
+		return nil, status.Errorf(codes.PermissionDenied, "%v; %d rows were written", err, written)
+	}
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, fmt.Sprintf("%v, after %d rows", err, written))
 	}

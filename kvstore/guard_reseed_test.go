@@ -1,0 +1,77 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/kvstoretest"
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+// TestGuard_ReseedWithinRights: a node that is told to write back what it holds writes what it may, and
+// names what it may not.
+func TestGuard_ReseedWithinRights(t *testing.T) {
+	t.Parallel()
+	ca := kvstoretest.NewCA(t, "ours")
+	_, cfg := secure(t, ca, kvstore.UserRoot)
+	root := kvstoretest.NewClient(t, cfg)
+	if _, err := kvstore.Init(t.Context(), root, kvstore.InitConfig{Cluster: "a", Nodes: []string{"a1", "a2"}}); err != nil {
+		t.Fatal(err)
+	}
+	var puts []clientv3.Op
+	for i := range 70 {
+		for _, node := range []string{"a1", "a2"} {
+			puts = append(puts, clientv3.OpPut(fmt.Sprintf("%s%s/%d", schema.EndpointsPrefix, node, i), "x"))
+		}
+	}
+	for from := 0; from < len(puts); from += 100 {
+		if _, err := root.Txn(t.Context()).Then(puts[from:min(from+100, len(puts))]...).Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	cfg.CertFile, cfg.KeyFile = ca.Issue(t, "node-a1", time.Hour)
+	node := kvstoretest.NewClient(t, cfg)
+	g := &guarded{client: node, direct: root, table: kvstoretest.Table()}
+	g.guard = kvstore.NewGuard(node, guardConfig(), kvstoretest.Log(t))
+	wc := kvstoretest.WatchConfig()
+	wc.Guard = g.guard
+	codec := kvstoretest.Codec()
+	codec.Prefix = schema.EndpointsPrefix
+	g.watch = kvstore.NewWatch(node, codec, g.table, wc, kvstoretest.Log(t))
+	g.watch.OwnedBy(func(k, _ string) string { owner, _, _ := strings.Cut(k, "/"); return owner })
+	kvstoretest.Go(t, g.guard.Run)
+	kvstoretest.Go(t, g.watch.Run)
+	g.wantSynced(t, true)
+
+	if _, err := root.Txn(t.Context()).Then(clientv3.OpDelete(schema.EndpointsPrefix, clientv3.WithPrefix())).Commit(); err != nil {
+		t.Fatal(err)
+	}
+	g.wantHeld(t, 140)
+	written, err := g.guard.Reseed(t.Context())
+	var denied *kvstore.EndpointError
+	if !errors.As(err, &denied) || denied.Reason != kvstore.ReasonUnauthorised || !strings.Contains(err.Error(), "70 of 140 rows") {
+		t.Errorf("got %v, want that half of the rows are refused", err)
+	}
+	resp, err := root.Etcd().Get(t.Context(), schema.EndpointsPrefix, clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range resp.Kvs {
+		if !strings.HasPrefix(string(kv.Key), schema.EndpointsPrefix+"a1/") || kv.Lease == 0 {
+			t.Errorf("%s was written, lease %x", kv.Key, kv.Lease)
+		}
+	}
+	if written != 70 || len(resp.Kvs) != 70 {
+		t.Errorf("%d rows are said to be written, %d are there, want 70", written, len(resp.Kvs))
+	}
+}
