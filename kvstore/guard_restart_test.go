@@ -132,6 +132,7 @@ func TestGuard_RestartInHold(t *testing.T) {
 			since := g.guard.Held(1)[0].Since
 			if tt.crash {
 				wantFile(t, cfg.File, 20)
+				wantEpoch(t, cfg.File, g.guard.Status().Epoch)
 				after := filepath.Join(t.TempDir(), "lineage")
 				for _, name := range []string{"", ".held"} {
 					b, err := os.ReadFile(cfg.File + name)
@@ -192,6 +193,21 @@ func wantFile(t *testing.T, lineage string, keys int) {
 		}
 		if got := strings.Count(string(b), kvstoretest.Prefix); got != keys {
 			return fmt.Sprintf("%d keys are in the file, want %d", got, keys)
+		}
+		return ""
+	})
+}
+
+// wantEpoch waits for the lineage on disk to be that of an epoch: it is written after what is held.
+func wantEpoch(t *testing.T, lineage, epoch string) {
+	t.Helper()
+	kvstoretest.Eventually(t, func() string {
+		b, err := os.ReadFile(lineage)
+		if err != nil && !os.IsNotExist(err) {
+			return err.Error()
+		}
+		if !strings.Contains(string(b), epoch) {
+			return fmt.Sprintf("the file is not of epoch %s", epoch)
 		}
 		return ""
 	})
