@@ -23,6 +23,9 @@ const (
 	// are more than 3,000, so that the store sees at most 50 such writes a second.
 	ownersEvery   = time.Minute
 	ownersPerNode = 20 * time.Millisecond
+	// ownersFirst is how soon it says so again after news: a node that read the store between the
+	// news and the first word waits for another. Each rest is twice the one before.
+	ownersFirst = 5 * time.Second
 	// ownersLook is how often is looked whether everybody waits for this node's word.
 	ownersLook = time.Second
 )
@@ -49,7 +52,7 @@ func (o *owners) Run(ctx context.Context) error {
 		generation uint64
 		lease      kvstore.Lease
 	}
-	next := time.Time{}
+	next, rest := time.Time{}, ownersFirst
 	for {
 		select {
 		case <-ctx.Done():
@@ -69,11 +72,14 @@ func (o *owners) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		if complete {
+		rest *= 2
+		if complete && news {
 			said.generation, said.lease = st.Generation, lease
+			rest = ownersFirst
 		}
-		rest := max(ownersEvery, time.Duration(o.nodes())*ownersPerNode)
-		next = time.Now().Add(rest/2 + rand.N(rest))
+		rest = min(rest, ownersEvery)
+		most := max(rest, time.Duration(o.nodes())*ownersPerNode)
+		next = time.Now().Add(most/2 + rand.N(most))
 	}
 }
 
