@@ -70,7 +70,7 @@ func (ch churn) run(t *testing.T) {
 		largest = max(largest, look(t, c).Members[0].Size)
 	}
 	after := look(t, c)
-	if len(after.Alarms) > 0 || largest >= ch.quota*8/10 {
+	if len(after.Alarms) > 0 || largest >= ch.quota {
 		t.Errorf("%d bytes of %d after %d were written, alarms %v", largest, ch.quota, written, after.Alarms)
 	}
 	t.Logf("%d MiB written, the store grew to %d MiB of %d", written>>20, largest>>20, ch.quota>>20)
