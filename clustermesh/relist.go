@@ -34,29 +34,39 @@ func (r relisting) ask(faults func() int) {
 	}
 }
 
-// run passes on what is asked for until ctx ends. faults counts the rows that are refused now.
+// run passes on what is asked for until ctx ends. faults counts the rows that are refused now; a list
+// that was asked for has judged them again before the least time is over, or did not help.
 func (r relisting) run(ctx context.Context, faults func() int, list func()) error {
-	before := 0 // refused when the last list was asked for
 	for factor := time.Duration(1); ; {
-		rest := time.NewTimer(factor * r.least)
-		select {
-		case <-ctx.Done():
-			rest.Stop()
-			return nil
-		case <-rest.C:
-		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-r.asked:
 		}
-		now := faults()
-		if now < before {
-			factor = 1
-		} else {
-			factor = min(2*factor, maxRelist)
-		}
-		before = now
+		before := faults()
 		list()
+		if !rest(ctx, r.least) {
+			return nil
+		}
+		if faults() < before {
+			factor = 1
+			continue
+		}
+		factor = min(2*factor, maxRelist)
+		if !rest(ctx, (factor-1)*r.least) {
+			return nil
+		}
+	}
+}
+
+// rest waits, and says whether ctx goes on.
+func rest(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
