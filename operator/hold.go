@@ -112,7 +112,7 @@ func (k *keeper) endHold(v view, now time.Time) {
 	}
 	k.looked = now
 	held, _ := k.hold()
-	k.metrics.show(k.anyHold(), false, 0)
+	k.show(k.anyHold(), false, 0)
 	if !held {
 		m.Nodes = len(v.nodes)
 		return
@@ -135,7 +135,7 @@ func (k *keeper) endHold(v view, now time.Time) {
 	stuck := m.HoldLeft == 0 && (silent > 2 && 5*silent > total || silent >= 2 && silent == total)
 	over := adopted || len(m.Held) == 0 && (total > 0 && silent == 0 || m.HoldLeft == 0 && !stuck)
 	if !over {
-		k.metrics.show(true, stuck, silent)
+		k.show(true, stuck, silent)
 		if stuck && !k.stuck {
 			k.log.Warn("too many nodes are silent for the hold to end by itself; decide with 'weft store hold list' and 'weft store adopt'",
 				"silent", silent, "nodes", total)
@@ -145,8 +145,18 @@ func (k *keeper) endHold(v view, now time.Time) {
 	}
 	m.HoldLeft, k.stuck = 0, false
 	k.setHolding(false)
-	k.metrics.show(k.anyHold(), false, 0)
+	k.show(k.anyHold(), false, 0)
 	k.log.Info("hold ended", "adopted", adopted, "silent", silent, "nodes", total)
+}
+
+// show shows what the keeper holds, or the guard of what exports are made of: either keeps numbers
+// from being collected, and either may wait for a person.
+func (k *keeper) show(holding, stuck bool, silent int) {
+	if k.guard != nil {
+		h := k.guard().Hold
+		holding, stuck, silent = holding || h.Holding, stuck || h.Stuck, max(silent, h.Unconfirmed)
+	}
+	k.metrics.show(holding, stuck, silent)
 }
 
 // adopts tells whether a person decided, after the hold began, that what is in the store is the truth.

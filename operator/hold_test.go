@@ -230,6 +230,16 @@ func TestKeeper_HoldWithSilentNodesWaitsForAPerson(t *testing.T) {
 	if err := k.check(t.Context()); err != nil || testutil.ToFloat64(k.metrics.holding) != 0 {
 		t.Errorf("after the decision: %v", err)
 	}
+
+	// What the guard of the exports holds is shown as well.
+	k.guard = func() kvstore.GuardStatus {
+		return kvstore.GuardStatus{Hold: kvstore.HoldStatus{Holding: true, Stuck: true, Unconfirmed: 4}}
+	}
+	k.endHold(v, now)
+	if m := k.metrics; testutil.ToFloat64(m.holding) != 1 || testutil.ToFloat64(m.stuck) != 1 || testutil.ToFloat64(m.silent) != 4 {
+		t.Errorf("a guard that is stuck with four nodes: holding %v, stuck %v, %v silent",
+			testutil.ToFloat64(m.holding), testutil.ToFloat64(m.stuck), testutil.ToFloat64(m.silent))
+	}
 }
 
 // One node of many that does not come back cannot keep the others waiting for ever, and time in which
