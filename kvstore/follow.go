@@ -8,11 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 )
+
+// refusedPause is about how long a follower of somebody else's store waits that may not read.
+const refusedPause = time.Minute
 
 // event is one change of one key.
 type event struct {
@@ -74,6 +78,8 @@ type follower struct {
 	log  *slog.Logger
 	// guard judges lists of the store together with its other followers. Nil: each for itself.
 	guard *Guard
+	// foreign says that the store is somebody else's, who may keep the prefix from us for good.
+	foreign bool
 	// renew returns a channel that is closed when the prefix has to be listed once more. Nil: never.
 	renew func() <-chan struct{}
 	// again holds a token when somebody asks for another list.
@@ -151,6 +157,15 @@ func (f *follower) run(ctx context.Context) error {
 		})
 		if was {
 			f.log.Info("watch interrupted", "prefix", f.cfg.prefix, "error", err)
+		}
+		if f.foreign && refused(err) {
+			// Rights in somebody else's store change rarely, and all of our nodes ask.
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(refusedPause/2 + rand.N(refusedPause)):
+			}
+			continue
 		}
 		if !pause.pause(ctx, f.c) {
 			return nil

@@ -24,7 +24,7 @@ func (g *Guard) Run(ctx context.Context) error {
 	follow := func(prefix string, exact bool, each sink) *follower {
 		cfg := g.cfg.Follow.follow(prefix)
 		cfg.exact = exact
-		f := &follower{c: c, cfg: cfg, sink: each, log: g.log}
+		f := &follower{c: c, cfg: cfg, sink: each, log: g.log, foreign: g.cfg.ReadOnly}
 		f.renew = g.renewal // what was said of another lineage is forgotten
 		wg.Go(func() { _ = f.run(ctx) })
 		return f
