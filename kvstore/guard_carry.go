@@ -75,6 +75,18 @@ func (g *Guard) endCarried(gone func(heldGroup) bool) (ended int) {
 	return ended
 }
 
+// carriesExpiredLocked says whether rows are carried that went with their owners' leases.
+func (g *Guard) carriesExpiredLocked() bool {
+	for _, rows := range g.carried {
+		for _, c := range rows {
+			if c.group.why == WhyExpired {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // carriedRows returns at most limit of them.
 func (g *Guard) carriedRows(limit int) (out []HeldRow) {
 	g.mu.Lock()

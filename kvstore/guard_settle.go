@@ -122,20 +122,19 @@ func (g *Guard) facts() (holdFacts, map[string]int) {
 // settle ends what is to end.
 func (g *Guard) settle() {
 	f, _ := g.facts()
-	if len(f.groups) > 0 {
-		v := judgeHold(f)
-		g.massed(v.mass, f.groups)
-		if len(v.end) > 0 {
-			g.dueAt(v.end)
-			if ended := g.end(v.end); ended > 0 {
-				g.log.Info("held rows let go", "cluster", g.cfg.Cluster, "rows", ended, "unconfirmed", v.unconfirmed)
-			}
+	v := judgeHold(f)
+	g.massed(v.mass, f.groups)
+	if len(v.end) > 0 {
+		g.dueAt(v.end)
+		if ended := g.end(v.end); ended > 0 {
+			g.log.Info("held rows let go", "cluster", g.cfg.Cluster, "rows", ended, "unconfirmed", v.unconfirmed)
 		}
 	}
 	g.refresh()
 }
 
-// massed takes over whether too many leases ended, for as long as rows are there that went with them.
+// massed takes over whether too many leases ended, for as long as rows are there that went with them,
+// those among them that nobody watches yet.
 func (g *Guard) massed(mass bool, groups map[heldGroup]int) {
 	expired := false
 	for h := range groups {
@@ -143,7 +142,7 @@ func (g *Guard) massed(mass bool, groups map[heldGroup]int) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if mass = mass && expired; mass && !g.mass {
+	if mass = mass && (expired || g.carriesExpiredLocked()); mass && !g.mass {
 		g.log.Warn("leases of too many owners ended at once, their rows are held", "cluster", g.cfg.Cluster, "owners", len(g.expiries))
 	}
 	g.mass = mass

@@ -1,0 +1,56 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kvstore
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+)
+
+// TestGuard_MassIsOver: that too many leases ended once says nothing about the one that ends later.
+func TestGuard_MassIsOver(t *testing.T) {
+	t.Parallel()
+	g := NewGuard(nil, GuardConfig{Lease: time.Minute, Settle: time.Second}, slog.New(slog.DiscardHandler))
+	g.enrolled["ips"] = true
+	for n := range 10 {
+		g.nodeIs(fmt.Sprintf("n%d", n), fmt.Sprintf("k%d", n))
+	}
+	expire := func(revision int64, owner string) {
+		g.expired(owner, revision)
+		g.carry("cilium/state/ip/v1/default/", map[string]carriedRow{owner: {heldGroup{owner, WhyExpired, revision, 0}, time.Now()}})
+	}
+	want := func(rows int, mass bool) {
+		t.Helper()
+		groups := map[heldGroup]int{}
+		g.groups(groups, map[string]int{})
+		if len(groups) != rows || g.massive() != mass {
+			t.Fatalf("%d rows, mass %v; want %d, %v", len(groups), g.massive(), rows, mass)
+		}
+	}
+	for n := range 3 {
+		expire(int64(10+n), fmt.Sprintf("n%d", n))
+	}
+	g.online += 2 * time.Second
+	g.settle()
+	want(3, true)
+	g.endCarried(func(h heldGroup) bool { return h.owner != "n2" }) // two are back
+	g.online += time.Minute
+	g.settle()
+	want(1, true)
+	g.endCarried(func(heldGroup) bool { return true })
+	g.settle()
+	want(0, false)
+
+	expire(20, "n5")
+	g.settle()
+	want(1, false)
+	if holding, _ := g.Holding(); holding {
+		t.Error("one dead node is a hold")
+	}
+	g.online += time.Second
+	g.settle()
+	want(0, false)
+}
