@@ -61,7 +61,9 @@ func TestStore_GatesAndWipe(t *testing.T) {
 		}
 	}
 	ask("shut ours")
-	if _, _, err := ours.Get(t.Context(), "key"); err == nil {
+	brief, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, _, err := ours.Get(brief, "key"); err == nil {
 		t.Error("a shut gate let a client in")
 	}
 	if err := has(floor); err != nil {
