@@ -144,7 +144,7 @@ func (g *Guard) emptyLocked() {
 	g.lineage, g.generation, g.epochs, g.continuity, g.weft = lineage{}, 0, 0, "", false
 	g.broke, g.dirty, g.reason, g.rest, g.clock, g.since = false, false, "", time.Time{}, 0, time.Time{}
 	g.left, g.enrolled, g.carried = map[string]uint64{}, map[string]bool{}, map[string]map[string]carriedRow{}
-	g.nodeKeys, g.expiries, g.mass, g.adopted = map[string]string{}, map[string]expiry{}, false, 0
+	g.nodeKeys, g.expiries, g.mass, g.adopted, g.due = map[string]string{}, map[string]expiry{}, false, 0, nil
 	g.nodes, g.words, g.known = map[netip.Addr]string{}, map[string]ownerWord{}, map[string]bool{}
 }
 

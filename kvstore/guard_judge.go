@@ -94,7 +94,7 @@ func (g *Guard) breakLocked(how Continuity, next lineage, reason string) {
 	}
 	g.lineage, g.continuity, g.reason, g.dirty, g.broke = next, how, reason, true, true
 	g.generation++
-	g.words, g.adopted = map[string]ownerWord{}, 0
+	g.words, g.adopted, g.due = map[string]ownerWord{}, 0, nil
 	g.weft = g.weft || next.epoch != ""
 	close(g.renewed)
 	g.renewed = make(chan struct{})

@@ -39,6 +39,15 @@ type heldGroup struct {
 	born     time.Duration // on the guard's clock
 }
 
+// lost is the group of a row that was held already and is absent from the list, at a revision, of a
+// store of another lineage too. Its limit goes on.
+func (g heldGroup) lost(revision int64, clock time.Duration) heldGroup {
+	if g.why == WhyLineage {
+		clock = g.born
+	}
+	return heldGroup{g.owner, WhyLineage, revision, clock}
+}
+
 // ownerWord is an owners' row as it stands in the store.
 type ownerWord struct {
 	schema.Owner

@@ -77,17 +77,21 @@ func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity, expired 
 		w.pending = append(w.pending, r)
 		present[r.key] = struct{}{}
 	}
+	lost := continuity == ContinuityBroken || continuity == ContinuityUnproven
+	clock := g.time()
 	for raw, h := range w.hold.rows {
 		old, ok := w.table.Get(h.key)
 		if _, back := present[h.key]; back || !ok || old.Source != w.source {
 			delete(w.hold.rows, raw)
 			continue
 		}
+		if lost { // a revision of the store before says nothing of words in this one
+			h.group = h.group.lost(revision, clock)
+			w.hold.rows[raw] = h
+		}
 		stay(row[K, V]{h.key, state.Stamped[V]{Value: old.Value, Origin: old.Origin}})
 	}
-	lost := continuity == ContinuityBroken || continuity == ContinuityUnproven
 	carried := g.carriedOf(w.codec.Prefix)
-	clock := g.time()
 	// absent decides over one row that was known and that the list does not have.
 	absent := func(r row[K, V]) {
 		if _, ok := present[r.key]; ok {
@@ -98,13 +102,10 @@ func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity, expired 
 		_, gone := expired[owner]
 		switch {
 		case lost:
-			group := heldGroup{owner: owner, why: WhyLineage, revision: revision, born: clock}
-			since := time.Now()
+			group, since := heldGroup{owner, WhyLineage, revision, clock}, time.Now()
 			if was {
-				since = before.since
-				if before.group.why == WhyLineage {
-					group.born = before.group.born
-				}
+				group, since = before.group.lost(revision, clock), before.since
+				group.owner = owner
 			}
 			w.holdLocked(r.key, group, since)
 		case was:
