@@ -101,7 +101,8 @@ func chunk(kvs []*mvccpb.KeyValue) int {
 // account waits until an answer of some bytes may be sent to a user.
 func (s *Server) account(ctx context.Context, u *user, bytes int) error {
 	if err := u.spend(ctx, bytes); err != nil {
-		return status.FromContextError(ctx.Err()).Err()
+		s.refused.Add(1)
+		return err
 	}
 	if err := s.budget.take(ctx, int64(bytes)); err != nil {
 		return status.FromContextError(err).Err()

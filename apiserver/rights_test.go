@@ -4,12 +4,15 @@
 package apiserver
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/status"
 
 	"github.com/weft-net/weft/kvstore"
@@ -188,5 +191,44 @@ func TestLimits_ClientThatDoesNotRead(t *testing.T) {
 	streams, _ := f.api.users.totals()
 	if streams != 1 {
 		t.Errorf("%d streams are open, want one", streams)
+	}
+}
+
+// TestLimits_BytesEndAWatch ends a stream that may not send an event before its deadline: an event
+// that is left out would never be missed.
+func TestLimits_BytesEndAWatch(t *testing.T) {
+	f := newFixture(t, nil)
+	rev := f.Put(f.direct, "cilium/state/a", "1")
+	f.Put(f.direct, "cilium/state/a", "2")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	u := &user{bytes: rate.NewLimiter(0.001, 1)}
+	for i, want := range []error{nil, rpctypes.ErrGRPCRequestTooManyRequests} {
+		if err := u.spend(ctx, 1); err != want {
+			t.Errorf("byte %d: %v, want %v", i, err, want)
+		}
+	}
+	f.api.users.mu.Lock()
+	f.api.users.byName["remote"] = &user{
+		name: "remote", rights: rightsOf("remote", "east"), limits: f.api.cfg.Limits,
+		requests: rate.NewLimiter(rate.Inf, 1), bytes: rate.NewLimiter(0.001, 1),
+	}
+	f.api.users.mu.Unlock()
+	st, err := pb.NewWatchClient(f.dial(t, "remote")).Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []int64{rev, rev + 1} {
+		req := state(0)
+		req.StartRevision = from
+		send(t, st, req)
+	}
+	for {
+		if _, err := st.Recv(); err != nil {
+			if status.Convert(err).Message() != "etcdserver: too many requests" {
+				t.Error(err)
+			}
+			return
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 )
 
 // user is the holder of a certificate name, with what it may read and what it takes.
@@ -125,7 +126,15 @@ func (u *user) closeWatches(n int) {
 	u.watches -= n
 }
 
-// spend waits until so many bytes may be sent.
+// spend waits until so many bytes may be sent. The error is a status: that of ctx, or that there are
+// too many to be sent before its deadline.
 func (u *user) spend(ctx context.Context, n int) error {
-	return u.bytes.WaitN(ctx, min(n, u.bytes.Burst()))
+	err := u.bytes.WaitN(ctx, min(n, u.bytes.Burst()))
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return rpctypes.ErrGRPCRequestTooManyRequests
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc/status"
 
 	"github.com/weft-net/weft/apiserver/cache"
 )
@@ -176,7 +175,7 @@ func (ws *watchStream) sendEvents(ctx context.Context, w *watch, b cache.Batch) 
 	}
 	w.told = true
 	if err := ws.user.spend(ctx, size); err != nil {
-		return status.FromContextError(ctx.Err()).Err()
+		return err
 	}
 	ws.events.Add(uint64(len(evs)))
 	resp := &pb.WatchResponse{Header: ws.header(ws.gen, b.Through), WatchId: w.id, Events: evs}
