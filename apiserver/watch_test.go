@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -193,6 +194,23 @@ func TestWatch_OfManyWatchesIsOneOfTheEtcd(t *testing.T) {
 	}
 	if got, err := f.registry.Gather(); err != nil || len(got) < 15 {
 		t.Errorf("%d metrics: %v", len(got), err)
+	}
+}
+
+// TestWatch_GoesOnWhenTheClientSendsNoMore closes the client's side of a stream of both.
+func TestWatch_GoesOnWhenTheClientSendsNoMore(t *testing.T) {
+	f := newFixture(t, nil)
+	for name, c := range map[string]*grpc.ClientConn{"etcd": f.dialEtcd(t), "server": f.dial(t, "remote")} {
+		st := openWatch(t, c)
+		send(t, st, state(0))
+		next(t, st)
+		if err := st.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		f.Put(f.direct, "cilium/state/a", name)
+		if m := next(t, st); len(m.Events) != 1 || string(m.Events[0].Kv.Value) != name {
+			t.Errorf("%s: %v", name, m)
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ type watchStream struct {
 	rpc  pb.Watch_WatchServer
 
 	requests chan *pb.WatchRequest
-	ended    chan error    // why no more requests come; nil: the client sends no more
+	ended    chan error    // why the stream is over
 	never    chan *watch   // those that begin at a revision the store never had
 	wake     chan struct{} // something that a watch waited for has happened
 	sending  atomic.Pointer[time.Time]
@@ -45,15 +45,15 @@ func newWatchStream(s *Server, u *user, gen *cache.Generation, rpc pb.Watch_Watc
 	}
 }
 
-// receive hands the client's requests on.
+// receive hands the client's requests on. A client that sends no more still gets what it asked for,
+// until it ends the call.
 func (ws *watchStream) receive(ctx context.Context) {
 	for {
 		req, err := ws.rpc.Recv()
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = nil
+			if !errors.Is(err, io.EOF) {
+				ws.ended <- err
 			}
-			ws.ended <- err
 			return
 		}
 		select {
