@@ -23,9 +23,10 @@ const (
 )
 
 // Reseed decides that what is held is the truth: it writes every held row that the store does not
-// have under a lease of the limit, which its owner takes over. It returns how many it wrote. Rows
-// that this client may not write are left out, the others are written all the same; the error then
-// says how many they are, and is an EndpointError of ReasonUnauthorised.
+// have. A node's rows hang on a lease of the limit, until their owner takes them over; rows of the
+// cluster hang on none, as ever. It returns how many it wrote. Rows that this client may not write are
+// left out, the others are written all the same; the error then says how many they are, and is an
+// EndpointError of ReasonUnauthorised.
 func (g *Guard) Reseed(ctx context.Context) (written int, err error) {
 	if g.cfg.ReadOnly {
 		return 0, fmt.Errorf("reseed: %w", ErrReadOnly)
@@ -88,9 +89,13 @@ type reseed struct {
 func (r *reseed) write(ctx context.Context, rows []KV) error {
 	ops := make([]clientv3.Op, len(rows))
 	for i, kv := range rows {
+		lease := r.lease
+		if clusterOwned(kv.Key) {
+			lease = clientv3.NoLease
+		}
 		ops[i] = clientv3.OpTxn(
 			[]clientv3.Cmp{clientv3.Compare(clientv3.Version(kv.Key), "=", 0)},
-			[]clientv3.Op{clientv3.OpPut(kv.Key, string(kv.Value), clientv3.WithLease(r.lease))}, nil)
+			[]clientv3.Op{clientv3.OpPut(kv.Key, string(kv.Value), clientv3.WithLease(lease))}, nil)
 	}
 	resp, err := r.client.Txn(ctx).Then(ops...).Commit()
 	var denied *EndpointError

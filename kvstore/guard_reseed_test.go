@@ -75,3 +75,53 @@ func TestGuard_ReseedWithinRights(t *testing.T) {
 		t.Errorf("%d rows are said to be written, %d are there, want 70", written, len(resp.Kvs))
 	}
 }
+
+// TestGuard_ReseedLeases: what is a node's hangs on a lease that it takes over; what is the cluster's
+// hangs on none, for nobody would.
+func TestGuard_ReseedLeases(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		prefix string
+		leased bool
+	}{
+		{schema.EndpointsPrefix, true},
+		{schema.IPsPrefix, true},
+		{schema.IdentityValuesPrefix, true},
+		{schema.IdentityIDsPrefix, false},
+		{schema.DefinitionsPrefix, false},
+		{schema.ServicesPrefix, false},
+		{schema.VIPsPrefix, false},
+	} {
+		t.Run(tt.prefix, func(t *testing.T) {
+			t.Parallel()
+			g := &guarded{Server: plain(t), table: kvstoretest.Table()}
+			g.direct = g.Client()
+			g.client = g.direct
+			g.revive(t, 1)
+			g.Fill(g.direct, tt.prefix, 3, "x")
+			g.guard = kvstore.NewGuard(g.client, guardConfig(), kvstoretest.Log(t))
+			wc := kvstoretest.WatchConfig()
+			wc.Guard = g.guard
+			codec := kvstoretest.Codec()
+			codec.Prefix = tt.prefix
+			g.watch = kvstore.NewWatch(g.client, codec, g.table, wc, kvstoretest.Log(t))
+			kvstoretest.Go(t, g.guard.Run)
+			kvstoretest.Go(t, g.watch.Run)
+			g.wantSynced(t, true)
+			g.Commit(g.direct, clientv3.OpDelete(tt.prefix, clientv3.WithPrefix()))
+			g.wantHeld(t, 3)
+			if n, err := g.guard.Reseed(t.Context()); n != 3 || err != nil {
+				t.Fatalf("%d rows were written, %v", n, err)
+			}
+			resp, err := g.direct.Etcd().Get(t.Context(), tt.prefix, clientv3.WithPrefix())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, kv := range resp.Kvs {
+				if (kv.Lease != 0) != tt.leased {
+					t.Errorf("%s hangs on lease %x", kv.Key, kv.Lease)
+				}
+			}
+		})
+	}
+}

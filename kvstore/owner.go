@@ -63,3 +63,20 @@ func resourceOf(prefix string) string {
 	}
 	return strings.TrimSuffix(prefix, "/")
 }
+
+// clusterOwned says whether a row is one of the cluster, which hang on no lease: an operator that is
+// down withdraws nothing. What a node says of an identity, a reference, is its own.
+func clusterOwned(key string) bool {
+	switch resourceOf(key) {
+	case "definitions", "services":
+		return true
+	case "identities":
+		return !strings.HasPrefix(key, schema.IdentityValuesPrefix) && !strings.HasPrefix(key, schema.IdentityLocksPrefix)
+	}
+	for _, prefix := range []string{schema.ClusterConfigPrefix, schema.SyncedPrefix, schema.CachePrefix, schema.VIPsPrefix, schema.RestingPrefix} {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	return false
+}
