@@ -5,7 +5,6 @@ package apiserver
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -21,7 +20,8 @@ type maintenanceServer struct {
 	*Server
 }
 
-// Status tells version, size and revision, and in its errors what is known of a store that is away.
+// Status tells version, size and revision, and in its errors since when a store is away. Any
+// certificate may ask, so why it is stands in the log only.
 func (s maintenanceServer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
 	gen, err := s.ask(ctx)
 	if err != nil {
@@ -36,11 +36,10 @@ func (s maintenanceServer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb
 	up := s.cache.Status()
 	switch {
 	case !up.Holding.IsZero():
-		resp.Errors = append(resp.Errors, fmt.Sprintf("stale: the store was lost; what it had is served since %s",
-			up.Holding.UTC().Format(time.RFC3339)))
+		resp.Errors = append(resp.Errors, "stale: the store was lost; what it had is served since "+
+			up.Holding.UTC().Format(time.RFC3339))
 	case !up.Connected:
-		resp.Errors = append(resp.Errors, fmt.Sprintf("stale: the store is away since %s: %v",
-			up.Away.UTC().Format(time.RFC3339), up.LastError))
+		resp.Errors = append(resp.Errors, "stale: the store is away since "+up.Away.UTC().Format(time.RFC3339))
 	}
 	return resp, nil
 }
