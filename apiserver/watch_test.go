@@ -4,7 +4,9 @@
 package apiserver
 
 import (
+	"bytes"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,6 +17,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/weft-net/weft/kvstore/kvstoretest"
 )
 
 func state(id int64) *pb.WatchCreateRequest {
@@ -212,6 +216,50 @@ func TestWatch_GoesOnWhenTheClientSendsNoMore(t *testing.T) {
 			t.Errorf("%s: %v", name, m)
 		}
 	}
+}
+
+// TestWatch_LeavesNothingWaiting ends and cancels watches that wait for a revision: what waits for
+// them ends with them, not with the stream.
+func TestWatch_LeavesNothingWaiting(t *testing.T) {
+	f := newFixture(t, nil)
+	rev := f.Put(f.direct, "cilium/state/a", "1")
+	st := openWatch(t, f.dial(t, "remote"))
+	send(t, st, state(0))
+	next(t, st)
+	before := waiting()
+	if before != 0 {
+		t.Fatalf("%d wait already", before)
+	}
+	for range 20 { // ended: the store never had it
+		req := state(0)
+		req.StartRevision = rev + 1000
+		send(t, st, req)
+		for m := next(t, st); !m.Canceled; m = next(t, st) {
+		}
+	}
+	f.Proxy.Freeze()
+	for range 20 { // canceled
+		req := state(7)
+		req.StartRevision = rev + 1000
+		send(t, st, req)
+		next(t, st)
+		send(t, st, &pb.WatchCancelRequest{WatchId: 7})
+		for m := next(t, st); !m.Canceled; m = next(t, st) {
+		}
+	}
+	kvstoretest.Eventually(t, func() string {
+		if n := waiting(); n > 0 {
+			return fmt.Sprintf("%d goroutines wait for watches that are gone", n)
+		}
+		return ""
+	})
+}
+
+// waiting counts the goroutines that wait on behalf of a watch.
+func waiting() int {
+	stacks := make([]byte, 8<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return bytes.Count(stacks, []byte("watchStream).later.func")) + bytes.Count(stacks, []byte("watchStream).judge.func"))
 }
 
 func TestFragments_AreTheWhole(t *testing.T) {

@@ -34,6 +34,7 @@ type watch struct {
 	next     int64       // the first revision that was not delivered
 	wait     func() bool // not nil: nothing is delivered before it is true
 	told     bool        // something since the last word of progress
+	ended    chan struct{}
 
 	prevKV, progress, fragment, noPut, noDelete bool
 }
@@ -85,7 +86,7 @@ func (ws *watchStream) create(ctx context.Context, r *pb.WatchCreateRequest) err
 		return ws.send(resp)
 	}
 	w := &watch{
-		id: r.WatchId, next: r.StartRevision,
+		id: r.WatchId, next: r.StartRevision, ended: make(chan struct{}),
 		prevKV: r.PrevKv, progress: r.ProgressNotify, fragment: r.Fragment,
 		noPut:    slices.Contains(r.Filters, pb.WatchCreateRequest_NOPUT),
 		noDelete: slices.Contains(r.Filters, pb.WatchCreateRequest_NODELETE),
@@ -102,8 +103,8 @@ func (ws *watchStream) create(ctx context.Context, r *pb.WatchCreateRequest) err
 		ws.next++
 	}
 	ws.watches[w.id] = w
-	ws.order = append(ws.order, w.id)
-	slices.Sort(ws.order)
+	i, _ := slices.BinarySearch(ws.order, w.id)
+	ws.order = slices.Insert(ws.order, i, w.id)
 	if w.next > rev+1 {
 		ws.judge(ctx, w)
 	}
@@ -130,12 +131,15 @@ func (ws *watchStream) judge(ctx context.Context, w *watch) {
 			case fresh:
 				select {
 				case ws.never <- w:
+				case <-w.ended:
 				case <-ctx.Done():
 				}
 				return
 			}
 			select {
 			case <-ctx.Done():
+			case <-w.ended:
+				return
 			case <-time.After(jittered(time.Second)):
 			}
 		}

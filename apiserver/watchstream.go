@@ -7,12 +7,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/weft-net/weft/apiserver/cache"
 )
@@ -55,6 +55,14 @@ func (ws *watchStream) receive(ctx context.Context) {
 				ws.ended <- err
 			}
 			return
+		}
+		// What is not refused by itself waits for its turn; what is to be told goes on meanwhile.
+		if req.GetCreateRequest() == nil {
+			if err := ws.user.requests.Wait(ctx); err != nil {
+				ws.refused.Add(1)
+				ws.ended <- rpctypes.ErrGRPCRequestTooManyRequests
+				return
+			}
 		}
 		select {
 		case ws.requests <- req:
@@ -162,6 +170,7 @@ func (ws *watchStream) later(ctx context.Context, w *watch, happens <-chan struc
 			case ws.wake <- struct{}{}:
 			default:
 			}
+		case <-w.ended:
 		case <-ctx.Done():
 		}
 	})
@@ -216,8 +225,11 @@ func (ws *watchStream) end(w *watch, from int64) error {
 }
 
 func (ws *watchStream) remove(id int64) {
+	close(ws.watches[id].ended)
 	delete(ws.watches, id)
-	ws.order = slices.Sorted(maps.Keys(ws.watches))
+	if i, found := slices.BinarySearch(ws.order, id); found {
+		ws.order = slices.Delete(ws.order, i, i+1)
+	}
 	ws.user.closeWatches(1)
 }
 
