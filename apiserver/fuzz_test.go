@@ -45,7 +45,7 @@ func FuzzTxn(f *testing.F) {
 		if proto.Unmarshal(b, &r) != nil || checkTxn(&r, maxTxnOps) != nil || !allowTxn(may, &r) {
 			return
 		}
-		tx := txn{sn: store.Snapshot()}
+		tx := newTxn(t.Context(), store.Snapshot())
 		resp := tx.run(&r)
 		if tx.err != nil {
 			return

@@ -12,6 +12,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weft-net/weft/apiserver/cache"
@@ -20,9 +21,13 @@ import (
 // maxTxnOps is etcd's default.
 const maxTxnOps = 128
 
-// maxTxnKeys is how many keys one transaction may look at: its answer is made before it is known how
-// large it is, and a hundred reads of everything are no transaction.
-const maxTxnKeys = 1 << 20
+// One transaction may look at so many keys, whether or not it is told of them, and its answer may have
+// so many bytes: the answer is made before it is known how large it is, transactions may be nested,
+// and a hundred reads of everything are no transaction.
+const (
+	maxTxnKeys  = 1 << 20
+	maxTxnBytes = 128 << 20
+)
 
 // Txn answers a transaction that compares and reads, all of it at one revision.
 func (s kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
@@ -46,7 +51,7 @@ func (s kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, e
 	)
 	err = s.at(ctx, serializable(r), func(g *cache.Generation, sn cache.Snapshot) (err error) {
 		gen = g
-		t := txn{sn: sn}
+		t := newTxn(ctx, sn)
 		resp = t.run(r)
 		return t.err
 	})
@@ -63,9 +68,15 @@ func (s kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, e
 
 // txn is one transaction on a snapshot. The first error stays.
 type txn struct {
-	sn   cache.Snapshot
-	keys int // that were read so far
-	err  error
+	ctx context.Context // the call's
+	sn  cache.Snapshot
+	err error
+
+	keys, bytes int64 // that may still be read
+}
+
+func newTxn(ctx context.Context, sn cache.Snapshot) *txn {
+	return &txn{ctx: ctx, sn: sn, keys: maxTxnKeys, bytes: maxTxnBytes}
 }
 
 // run decides which branch is taken and reads it. As with etcd only the outermost answer has a
@@ -77,10 +88,19 @@ func (t *txn) run(r *pb.TxnRequest) *pb.TxnResponse {
 		ops = r.Failure
 	}
 	for _, op := range ops {
+		if t.err != nil {
+			return out
+		}
 		res := &pb.ResponseOp{}
 		switch o := op.Request.(type) {
 		case *pb.RequestOp_RequestRange:
 			resp := t.read(o.RequestRange)
+			for _, kv := range resp.GetKvs() {
+				t.bytes -= int64(len(kv.Key)+len(kv.Value)) + 40
+			}
+			if t.err == nil && t.bytes < 0 {
+				t.err = rpctypes.ErrGRPCRequestTooLarge
+			}
 			res.Response = &pb.ResponseOp_ResponseRange{ResponseRange: resp}
 		case *pb.RequestOp_RequestTxn:
 			resp := t.run(o.RequestTxn)
@@ -94,11 +114,14 @@ func (t *txn) run(r *pb.TxnRequest) *pb.TxnResponse {
 }
 
 func (t *txn) read(r *pb.RangeRequest) *pb.RangeResponse {
+	if t.err == nil && t.ctx.Err() != nil {
+		t.err = status.FromContextError(t.ctx.Err()).Err()
+	}
 	if t.err != nil {
 		return nil
 	}
 	resp, err := t.sn.Range(r)
-	if t.keys += len(resp.GetKvs()); t.keys > maxTxnKeys {
+	if t.keys -= 1 + resp.GetCount(); err == nil && t.keys < 0 {
 		err = rpctypes.ErrGRPCRequestTooLarge
 	}
 	if r.Revision <= 0 && errors.As(err, new(*cache.CompactedError)) {
