@@ -107,6 +107,7 @@ func (s *Store) backfill(from int64, pasts []past) error {
 		return fmt.Errorf("back-fill: %w: nothing of %s", errUnlike, missing)
 	}
 	v := *old // of the same revision
+	v.floor = from
 	e := new(edit)
 	for _, ch := range chains {
 		it := v.keys.get(ch.key)

@@ -75,15 +75,23 @@ func (sn Snapshot) Range(r *pb.RangeRequest) (*pb.RangeResponse, error) {
 	return resp, nil
 }
 
+// reaches returns nil if a snapshot can tell what was at a revision.
 func (sn Snapshot) reaches(revision int64) error {
-	floor := sn.s.floor.Load()
-	if revision >= floor {
+	if revision >= sn.s.floor.Load() && revision >= sn.v.floor {
 		return nil
 	}
 	sn.s.mu.RLock()
 	defer sn.s.mu.RUnlock()
-	if sn.s.fill != nil && revision >= sn.s.fill.from {
+	floor := sn.s.floor.Load()
+	switch {
+	case sn.s.fill != nil && revision >= sn.s.fill.from:
 		return &FillingError{sn.s.fill.done}
+	case revision >= floor:
+		// That history came after the snapshot was taken, which lacks what was deleted since: the next
+		// one has it.
+		over := make(chan struct{})
+		close(over)
+		return &FillingError{over}
 	}
 	return &CompactedError{floor}
 }

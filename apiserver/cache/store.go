@@ -65,6 +65,7 @@ type Store struct {
 type view struct {
 	rev     int64
 	shape   int64         // the last revision at which a key came or went
+	floor   int64         // the trees have what existed from this revision on, but for what is forgotten
 	keys    tree          // every key that exists or did within the history
 	gone    tree          // those of them that do not exist
 	changed chan struct{} // closed when there is a newer view
@@ -74,7 +75,7 @@ type view struct {
 // the store's from now on.
 func NewStore(h History, revision int64, kvs []*mvccpb.KeyValue) *Store {
 	s := &Store{history: h.withDefaults(), now: time.Now, base: revision}
-	v := &view{rev: revision, shape: revision, changed: make(chan struct{})}
+	v := &view{rev: revision, shape: revision, floor: revision, changed: make(chan struct{})}
 	e := new(edit)
 	for _, kv := range kvs {
 		it := &item{key: string(kv.Key)}
@@ -106,7 +107,9 @@ func (s *Store) Apply(revision int64, events []*mvccpb.Event) error {
 	if revision <= old.rev {
 		return fmt.Errorf("apply revision %d: the store is at %d", revision, old.rev)
 	}
-	v := &view{rev: revision, shape: old.shape, keys: old.keys, gone: old.gone, changed: make(chan struct{})}
+	v := &view{
+		rev: revision, shape: old.shape, floor: old.floor, keys: old.keys, gone: old.gone, changed: make(chan struct{}),
+	}
 	en := &entry{rev: revision, at: s.now(), changes: make([]change, 0, len(events))}
 	e := new(edit)
 	for _, ev := range events {

@@ -296,10 +296,19 @@ func TestStore_Backfill(t *testing.T) {
 			if _, err := s.Since(from-1, 1, false); !errors.As(err, new(*CompactedError)) {
 				t.Fatalf("a watch waits for what will not come: %v", err)
 			}
+			before := s.Snapshot()
 			if err := s.backfill(from, pasts); err != nil {
 				t.Fatal(err)
 			}
 			<-filling.Done
+			// A snapshot from before does not know what was deleted meanwhile: the next one has to be asked.
+			if _, err := before.Range(&pb.RangeRequest{Key: []byte("p"), RangeEnd: []byte("q"), Revision: 119}); !errors.As(err, &filling) {
+				t.Fatalf("a snapshot from before the history reads it: %v", err)
+			}
+			<-filling.Done
+			if _, err := before.Range(&pb.RangeRequest{Key: []byte("p"), Revision: before.Revision()}); err != nil {
+				t.Fatal(err)
+			}
 			if floor := s.Stats().Floor; (floor == from) != tt.whole || floor >= 121 {
 				t.Fatalf("floor %d after the history came from %d", floor, from)
 			}
