@@ -4,11 +4,13 @@
 package kvstore
 
 import (
+	"iter"
 	"maps"
 	"time"
 )
 
-// carriedRow is a held row that no watch has now: its watch has ended, or the process that held it.
+// carriedRow is a held row that no watch has now: its watch has ended, or the process that held it, and
+// perhaps its value with it.
 type carriedRow struct {
 	group heldGroup
 	since time.Time
@@ -32,11 +34,42 @@ func (g *Guard) carriedOf(prefix string) map[string]carriedRow {
 	return maps.Clone(g.carried[resourceOf(prefix)])
 }
 
-// taken says that a watch has judged what was carried.
-func (g *Guard) taken(prefix string) {
+// taken says which of the rows that were carried a watch has judged: it has them, or the store does.
+// The others stay: nobody has their values any more, as after a restart without a checkpoint, but what
+// is in the store is not all that there was, until words, a decision or the limit say that it is. If
+// the store was lost once more, it is by those of its new lineage.
+func (g *Guard) taken(prefix string, judged func(key string) bool, again func(heldGroup) heldGroup) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.carried, resourceOf(prefix))
+	r := resourceOf(prefix)
+	for key, c := range g.carried[r] {
+		if judged(key) {
+			delete(g.carried[r], key)
+			continue
+		}
+		c.group = again(c.group)
+		g.carried[r][key] = c
+	}
+	if len(g.carried[r]) == 0 {
+		delete(g.carried, r)
+	}
+}
+
+// returned says that rows are in the store. last: they were the last that were carried of their kind.
+func (g *Guard) returned(prefix string, keys iter.Seq[string]) (last bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := resourceOf(prefix)
+	if len(g.carried[r]) == 0 {
+		return false
+	}
+	for key := range keys {
+		delete(g.carried[r], key)
+	}
+	if last = len(g.carried[r]) == 0; last {
+		delete(g.carried, r)
+	}
+	return last
 }
 
 // carriedGroups counts what is carried. Rows of an earlier process that nobody watches any more are

@@ -176,6 +176,65 @@ func TestGuard_RestartInHold(t *testing.T) {
 	}
 }
 
+// TestGuard_RestartWithoutRows: a process that keeps no values knows nevertheless that what is in the store
+// is not all, until the rows are back, or their owners or somebody else say that they are gone.
+func TestGuard_RestartWithoutRows(t *testing.T) {
+	t.Parallel()
+	for _, by := range []string{"words", "rows", "decision", "second-loss"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			cfg := guardConfig()
+			cfg.Brief = 300 * time.Millisecond
+			cfg.File = filepath.Join(t.TempDir(), "lineage")
+			g := &guarded{Server: plain(t)}
+			g.direct = g.Client()
+			g.revive(t, 1)
+			g.publish("n0", 5)
+			g.publish("n1", 5)
+			stop := g.start(t, cfg, nil)
+			g.wantSynced(t, true)
+			g.Wipe()
+			g.wantHeld(t, 10)
+			g.revive(t, 2)
+			g.publish("n0", 3)
+			g.wantHeld(t, 7)
+			kvstoretest.Eventually(t, func() string { return diffEpoch(g, 2) })
+			stop()
+			if by == "second-loss" {
+				g.Wipe()
+			}
+			g.start(t, cfg, nil)
+			n := byte(2)
+			if by == "second-loss" {
+				g.publish("n0", 3)
+				g.revive(t, 3)
+				n = 3
+				kvstoretest.Eventually(t, func() string { return diffEpoch(g, 3) })
+			}
+			g.wantHeld(t, 7)
+			g.wantSynced(t, false)
+			switch by {
+			case "words", "second-loss":
+				g.confirm(t, "n0", n)
+				g.wantHeld(t, 5)
+				g.wantSynced(t, false)
+				g.confirm(t, "n1", n)
+			case "rows":
+				g.publish("n0", 5)
+				g.wantHeld(t, 5)
+				g.publish("n1", 5)
+			case "decision":
+				if d, all, err := g.guard.Adopt(t.Context(), "test"); err != nil || !all || d.Rows != 7 {
+					t.Fatalf("adopt: %+v, %v, %v", d, all, err)
+				}
+			}
+			g.wantSynced(t, true)
+			g.wantEqual(t)
+			wantFile(t, cfg.File, 0)
+		})
+	}
+}
+
 func b2i(b bool) byte {
 	if b {
 		return 1

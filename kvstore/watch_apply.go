@@ -51,7 +51,14 @@ func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) {
 	if g == nil {
 		return
 	}
-	if after > before || after == 0 && before > 0 { // one fewer of many changes nothing, and refresh counts them
+	last := g.returned(w.codec.Prefix, func(yield func(string) bool) {
+		for _, c := range changes {
+			if !c.deleted && !yield(c.raw) {
+				return
+			}
+		}
+	})
+	if last || after > before || after == 0 && before > 0 { // one fewer of many changes nothing, and refresh counts them
 		g.refresh()
 	}
 }

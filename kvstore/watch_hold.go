@@ -4,6 +4,7 @@
 package kvstore
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -92,6 +93,12 @@ func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity, expired 
 		stay(row[K, V]{h.key, state.Stamped[V]{Value: old.Value, Origin: old.Origin}})
 	}
 	carried := g.carriedOf(w.codec.Prefix)
+	judged := map[string]struct{}{} // what was carried and is here
+	if len(carried) > 0 {
+		for k := range present {
+			judged[w.raw(k)] = struct{}{}
+		}
+	}
 	// absent decides over one row that was known and that the list does not have.
 	absent := func(r row[K, V]) {
 		if _, ok := present[r.key]; ok {
@@ -117,19 +124,36 @@ func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity, expired 
 		}
 		stay(r)
 	}
-	if lost || len(carried) > 0 || len(expired) > 0 {
-		for r := range w.table.All() {
-			if r.Source == w.source {
-				absent(row[K, V]{r.Key, state.Stamped[V]{Value: r.Value, Origin: r.Origin}})
-			}
+	known := func(r row[K, V], source state.Source) {
+		if len(carried) > 0 {
+			judged[w.raw(r.key)] = struct{}{}
 		}
-		for _, r := range aside {
-			if other, ok := w.table.Get(r.key); !ok || other.Source == w.source {
-				absent(r)
-			}
+		if source == w.source {
+			absent(r)
 		}
 	}
-	g.taken(w.codec.Prefix)
+	if lost || len(carried) > 0 || len(expired) > 0 {
+		for r := range w.table.All() {
+			known(row[K, V]{r.Key, state.Stamped[V]{Value: r.Value, Origin: r.Origin}}, r.Source)
+		}
+		for _, r := range aside {
+			source := w.source
+			if other, ok := w.table.Get(r.key); ok {
+				source = other.Source
+			}
+			known(r, source)
+		}
+	}
+	g.taken(w.codec.Prefix, func(key string) bool {
+		_, here := judged[key]
+		_, bad := w.seen[key] // it is there, with a value that nobody can read
+		return here || bad || !strings.HasPrefix(key, w.codec.Prefix)
+	}, func(h heldGroup) heldGroup {
+		if lost {
+			return h.lost(revision, clock)
+		}
+		return h
+	})
 	w.hold.listed = true
 	return len(w.hold.rows)
 }
