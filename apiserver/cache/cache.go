@@ -106,6 +106,8 @@ type Cache struct {
 	witness witness
 	reads   batch
 	ready   chan struct{} // closed once there is a generation
+	past    func(_ context.Context, _ *Generation, from, through int64) ([]past, error)
+	between time.Duration // two questions for the history
 	unread  bool          // the history of the first list is still to be fetched
 	held    time.Duration // how long the last view of a lost store was served while the etcd answered
 
@@ -132,6 +134,7 @@ func New(client *kvstore.Client, cfg Config, log *slog.Logger) (*Cache, error) {
 		return nil, errors.New("cache: no cluster name is set")
 	}
 	c := &Cache{cfg: cfg.withDefaults(), client: client, log: log, ready: make(chan struct{})}
+	c.past, c.between = c.fetch, fillPause
 	c.status.Away = time.Now()
 	c.reads.init()
 	return c, nil

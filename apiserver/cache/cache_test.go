@@ -7,12 +7,14 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -27,6 +29,7 @@ type fixture struct {
 	*kvstoretest.Server
 	direct *kvstore.Client
 	cache  *Cache
+	edit   func(*Cache) // before it runs; nil: nothing
 	stop   func()
 }
 
@@ -53,6 +56,9 @@ func (f *fixture) start(t *testing.T, cfg Config) {
 		t.Fatal(err)
 	}
 	f.cache = c
+	if f.edit != nil {
+		f.edit(c)
+	}
 	f.stop = kvstoretest.Go(t, c.Run)
 	<-c.Ready()
 	f.wantConnected(t)
@@ -263,6 +269,47 @@ func TestCache_FetchesTheHistoryFromBeforeItsStart(t *testing.T) {
 				f.wantEqual(t, max(rev, 1))
 			}
 			f.wantHistory(t, st.Floor+1)
+		})
+	}
+}
+
+// TestCache_AsksForTheHistoryAgain lets the question for it fail now and then, and for good.
+func TestCache_AsksForTheHistoryAgain(t *testing.T) {
+	f := &fixture{Server: kvstoretest.Start(t, kvstoretest.Options{})}
+	f.direct = f.Client()
+	f.Put(f.direct, "cilium/state/a", "1")
+	last := f.Put(f.direct, "cilium/state/a", "2")
+	for name, tt := range map[string]struct {
+		err     error
+		fails   int
+		asked   int
+		history bool
+	}{
+		"passes":        {rpctypes.ErrNoLeader, 3, 4, true},
+		"does-not-pass": {rpctypes.ErrNoLeader, 1000, fillTries, false},
+		"not-permitted": {rpctypes.ErrPermissionDenied, 1000, 1, false},
+		"another-store": {errChanged, 1000, 1, false},
+		"is-compacted":  {&CompactedError{1 << 40}, 1000, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked atomic.Int64
+			f.edit = func(c *Cache) {
+				c.between = time.Millisecond
+				c.past = func(ctx context.Context, gen *Generation, from, through int64) ([]past, error) {
+					if asked.Add(1) <= int64(tt.fails) {
+						return nil, fmt.Errorf("history: %w", tt.err)
+					}
+					return c.fetch(ctx, gen, from, through)
+				}
+			}
+			f.start(t, Config{})
+			defer f.stop()
+			if floor := f.cache.Generation().Store.Stats().Floor; (floor < last) != tt.history {
+				t.Errorf("floor %d of %d", floor, last)
+			}
+			if n := asked.Load(); n != int64(tt.asked) {
+				t.Errorf("asked %d times, want %d", n, tt.asked)
+			}
 		})
 	}
 }

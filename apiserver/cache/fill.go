@@ -11,6 +11,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 )
@@ -18,6 +19,12 @@ import (
 // sliceRevisions is the least that is worth a watch of its own: the etcd tells so many revisions at
 // once.
 const sliceRevisions = 1000
+
+// fillTries is how often the history is asked for while the etcd answers; fillPause lies between.
+const (
+	fillTries = 20
+	fillPause = time.Second
+)
 
 // errTooMuch means that the history is larger than what is kept of it.
 var errTooMuch = errors.New("the history is larger than its budget")
@@ -32,8 +39,8 @@ func (c *Cache) fillFrom(gen *Generation) int64 {
 }
 
 // fillBack fetches the history from before the first list, as far back as it is kept and the etcd
-// has it. Clients that resume in it wait meanwhile. An error of the connection leaves it to the next
-// session; whatever else goes wrong costs the history, and is logged.
+// has it. Clients that resume in it wait meanwhile. What may pass is tried again, or left to the next
+// session when this one ends; whatever else goes wrong costs the history, and is logged.
 func (c *Cache) fillBack(ctx context.Context, gen *Generation) error {
 	from, through := c.fillFrom(gen), gen.Store.base
 	if from > through {
@@ -41,8 +48,8 @@ func (c *Cache) fillBack(ctx context.Context, gen *Generation) error {
 		return nil
 	}
 	gen.Store.expectFill(from)
-	for {
-		pasts, err := c.fetch(ctx, gen, from, through)
+	for try := 1; ; {
+		pasts, err := c.past(ctx, gen, from, through)
 		var compacted *CompactedError
 		switch {
 		case err == nil:
@@ -57,6 +64,12 @@ func (c *Cache) fillBack(ctx context.Context, gen *Generation) error {
 			continue
 		case ctx.Err() != nil:
 			return ctx.Err() // those who wait for it go on waiting
+		case passes(err) && try < fillTries:
+			c.log.Info("the store's history is asked for again", "error", err)
+			if try++; !pause(ctx, c.between) {
+				return ctx.Err()
+			}
+			continue
 		}
 		gen.Store.giveUp()
 		c.unread = false
@@ -65,6 +78,12 @@ func (c *Cache) fillBack(ctx context.Context, gen *Generation) error {
 		}
 		return nil
 	}
+}
+
+// passes reports whether an answer to the question for history may be another one next time.
+func passes(err error) bool {
+	return !errors.As(err, new(*CompactedError)) && !errors.Is(err, errTooMuch) && !errors.Is(err, errChanged) &&
+		!errors.Is(err, rpctypes.ErrPermissionDenied)
 }
 
 // fetch reads the history of some revisions by several watches at once, each of a slice of them.
