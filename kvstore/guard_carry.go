@@ -146,15 +146,20 @@ func (g *Guard) allHeld() map[string]map[string]carriedRow {
 		out[r] = maps.Clone(rows)
 	}
 	g.mu.Unlock()
-	for _, m := range g.membersNow() {
-		r := resourceOf(m.prefix())
+	into := func(r string) map[string]carriedRow {
 		if out[r] == nil {
 			out[r] = map[string]carriedRow{}
 		}
-		m.held(out[r])
-		if len(out[r]) == 0 {
-			delete(out, r)
-		}
+		return out[r]
 	}
+	for _, m := range g.membersNow() {
+		m.held(into(resourceOf(m.prefix())))
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for r, rows := range g.carried { // what a watch has left behind meanwhile
+		maps.Copy(into(r), rows)
+	}
+	maps.DeleteFunc(out, func(_ string, rows map[string]carriedRow) bool { return len(rows) == 0 })
 	return out
 }

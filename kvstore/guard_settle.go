@@ -60,12 +60,20 @@ func (g *Guard) dueAt(ends map[heldGroup]int64) {
 	g.due = due
 }
 
-// groups counts what is held. Rows on their way from the guard to a watch may count twice.
+// groups counts what is held. Rows on their way between the guard and a watch may count twice.
 func (g *Guard) groups(into map[heldGroup]int, kinds map[string]int) {
 	mass := g.massive()
 	g.carriedGroups(into, kinds)
 	for _, m := range g.membersNow() {
 		m.groups(into, kinds, mass)
+	}
+	left, leftKinds := map[heldGroup]int{}, map[string]int{} // by watches that ended meanwhile
+	g.carriedGroups(left, leftKinds)
+	for h, n := range left {
+		into[h] = max(into[h], n)
+	}
+	for r, n := range leftKinds {
+		kinds[r] = max(kinds[r], n)
 	}
 }
 

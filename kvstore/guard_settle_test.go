@@ -54,3 +54,41 @@ func TestGuard_MassIsOver(t *testing.T) {
 	g.settle()
 	want(0, false)
 }
+
+// leaver is a watch that ends while it is asked what it holds.
+type leaver struct {
+	member
+	guard *Guard
+	rows  map[string]carriedRow
+}
+
+func (l *leaver) prefix() string      { return "cilium/state/ip/v1/default/" }
+func (l *leaver) leave()              { l.guard.carry(l.prefix(), l.rows) }
+func (l *leaver) mark(bool)           {}
+func (l *leaver) follower() *follower { return &follower{} }
+
+func (l *leaver) held(map[string]carriedRow)                     { l.leave() }
+func (l *leaver) groups(map[heldGroup]int, map[string]int, bool) { l.leave() }
+func (l *leaver) heldRows(int, bool) []HeldRow                   { return nil }
+func (l *leaver) end(func(heldGroup) bool) int                   { return 0 }
+
+// TestGuard_WatchEnds: what a watch leaves behind while the guard asks around is missed by nobody.
+func TestGuard_WatchEnds(t *testing.T) {
+	t.Parallel()
+	start := func() *Guard {
+		g := NewGuard(nil, GuardConfig{}, slog.New(slog.DiscardHandler))
+		g.enroll(&leaver{guard: g, rows: map[string]carriedRow{
+			"a": {heldGroup{"n0", WhyLineage, 5, 0}, time.Now()},
+			"b": {heldGroup{"n0", WhyLineage, 5, 0}, time.Now()},
+		}})
+		return g
+	}
+	if got := start().allHeld(); len(got["ips"]) != 2 {
+		t.Errorf("%v is held, want both rows", got)
+	}
+	groups, kinds := map[heldGroup]int{}, map[string]int{}
+	start().groups(groups, kinds)
+	if groups[heldGroup{"n0", WhyLineage, 5, 0}] != 2 || kinds["ips"] != 2 {
+		t.Errorf("counted %v, %v, want two rows", groups, kinds)
+	}
+}
