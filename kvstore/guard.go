@@ -101,7 +101,7 @@ type Guard struct {
 	carried   map[string]map[string]carriedRow // held rows that no watch has now, by resource and key
 	nodes     map[netip.Addr]string
 	words     map[string]ownerWord
-	known     map[string]bool
+	known     map[string]bool     // owners that were heard of; false: it has left in a hold
 	nodeKeys  map[string]string   // the row of each node
 	expiries  map[string]expiry   // of owners, the last of each
 	mass      bool                // so many expired that all of them are held

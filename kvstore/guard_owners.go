@@ -80,10 +80,12 @@ func (g *Guard) ownerSaid(ev event) {
 	g.nudge()
 }
 
-// ownerGoneLocked forgets what an owner said. In hold it is waited for nevertheless.
+// ownerGoneLocked forgets what an owner said. In hold it is waited for nevertheless, until that ends.
 func (g *Guard) ownerGoneLocked(name string) {
 	delete(g.words, name)
-	if !g.holding {
+	if g.holding {
+		g.known[name] = false
+	} else {
 		delete(g.known, name)
 	}
 }

@@ -173,6 +173,9 @@ func (g *Guard) refresh() {
 	}
 	if holding != g.holding {
 		g.holding = holding
+		if !holding { // who left in the hold is waited for no longer
+			maps.DeleteFunc(g.known, func(_ string, here bool) bool { return !here })
+		}
 		if holding && g.since.IsZero() { // else an earlier process held
 			g.since = time.Now()
 			for h := range groups {

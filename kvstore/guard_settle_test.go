@@ -6,8 +6,11 @@ package kvstore
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/weft-net/weft/kvstore/schema"
 )
 
 // TestGuard_MassIsOver: that too many leases ended once says nothing about the one that ends later.
@@ -91,4 +94,39 @@ func TestGuard_WatchEnds(t *testing.T) {
 	if groups[heldGroup{"n0", WhyLineage, 5, 0}] != 2 || kinds["ips"] != 2 {
 		t.Errorf("counted %v, %v, want two rows", groups, kinds)
 	}
+}
+
+// TestGuard_LeftInHold: an owner that leaves in a hold is waited for until the hold ends, and no longer.
+func TestGuard_LeftInHold(t *testing.T) {
+	t.Parallel()
+	g := NewGuard(nil, GuardConfig{Owners: true}, slog.New(slog.DiscardHandler))
+	known := func(want int) {
+		t.Helper()
+		if f, _ := g.facts(); len(f.known) != want {
+			t.Fatalf("%v are known, want %d", f.known, want)
+		}
+	}
+	value, err := schema.Owners().Encode("n0", schema.Owner{Epoch: strings.Repeat("01", 16), Complete: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	says := func(owner string, gone bool) {
+		g.ownerSaid(event{KV: KV{Key: schema.OwnersPrefix + owner, Value: value, ModRevision: 3}, Deleted: gone})
+	}
+	for n := range 4 {
+		says(fmt.Sprintf("n%d", n), false)
+	}
+	says("n0", true)
+	known(3)
+	g.enrolled["ips"] = true
+	g.carry("cilium/state/ip/v1/default/", map[string]carriedRow{"a": {heldGroup{"n3", WhyLineage, 5, 0}, time.Now()}})
+	g.refresh()
+	says("n1", true)
+	says("n2", true)
+	known(3)
+	says("n2", false)
+	known(3)
+	g.endCarried(func(heldGroup) bool { return true })
+	g.refresh()
+	known(2)
 }
