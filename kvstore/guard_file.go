@@ -15,8 +15,12 @@ import (
 	"time"
 )
 
-// lineageMagic begins the file of a lineage, with the version of its format.
-const lineageMagic = "weft-lineage 1 "
+const (
+	// lineageMagic begins the file of a lineage, with the version of its format.
+	lineageMagic = "weft-lineage 2 "
+	// lineageMagic1 is of files whose witness is not known by its lease.
+	lineageMagic1 = "weft-lineage 1 "
+)
 
 // fileLineage is the lineage as it stands on disk.
 type fileLineage struct {
@@ -59,19 +63,25 @@ func encodeLineage(l lineage, clock time.Duration) ([]byte, error) {
 	})
 }
 
-// decodeLineage is the inverse of encodeLineage.
+// decodeLineage is the inverse of encodeLineage. A file of version 1 has no witness that is of use;
+// cluster id, epoch and revision tell what they tell.
 func decodeLineage(b []byte) (lineage, time.Duration, error) {
 	var f fileLineage
-	if err := unseal(lineageMagic, b, &f); err != nil {
+	magic, old := lineageMagic, bytes.HasPrefix(b, []byte(lineageMagic1))
+	if old {
+		magic = lineageMagic1
+	}
+	if err := unseal(magic, b, &f); err != nil {
 		return lineage{}, 0, err
 	}
 	if f.Revision <= 0 || f.Mod < 0 || f.Mod > 0 && f.Key == "" || f.Clock < 0 {
 		return lineage{}, 0, errors.New("it names no revision, or one that cannot be")
 	}
-	return lineage{
-		clusterID: f.ClusterID, epoch: f.Epoch, revision: f.Revision,
-		witness: witness{key: f.Key, mod: f.Mod, hash: f.Hash, deleted: f.Deleted, at: f.At},
-	}, time.Duration(f.Clock), nil
+	l := lineage{clusterID: f.ClusterID, epoch: f.Epoch, revision: f.Revision}
+	if !old {
+		l.witness = witness{key: f.Key, mod: f.Mod, hash: f.Hash, deleted: f.Deleted, at: f.At}
+	}
+	return l, time.Duration(f.Clock), nil
 }
 
 // readLineage reads the file. One that is not there is no error: the bool is false then.

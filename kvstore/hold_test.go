@@ -154,7 +154,7 @@ func TestLineageFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"", string(b[:len(b)-1]), strings.Replace(string(b), "lineage 1", "lineage 2", 1), strings.Replace(string(b), `"k"`, `"l"`, 1)} {
+	for _, bad := range []string{"", string(b[:len(b)-1]), strings.Replace(string(b), "lineage 2", "lineage 3", 1), strings.Replace(string(b), "lineage 2", "lineage 1", 1) + " ", strings.Replace(string(b), `"k"`, `"l"`, 1)} {
 		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -164,6 +164,18 @@ func TestLineageFile(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(path + ".*"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+	// One of the version before: its witness was hashed otherwise.
+	b, err = seal(lineageMagic1, fileLineage{ClusterID: 7, Epoch: "e", Revision: 20, Key: "k", Mod: 12, Hash: 99, At: 18, Clock: int64(time.Minute)})
+	if err == nil {
+		err = os.WriteFile(path, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.witness = witness{}
+	if got, clock, ok, err := readLineage(path); !ok || err != nil || got != want || clock != time.Minute {
+		t.Fatalf("version 1: got %+v, %s, %v, %v; want %+v", got, clock, ok, err, want)
 	}
 }
 
