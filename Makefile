@@ -13,6 +13,10 @@ FUZZTIME ?= 30s
 # The race detector needs a C compiler; without one the tests run as they are, and say so.
 RACE := $(if $(shell command -v gcc clang cc),-race,)
 
+# Packages tested at once. Tests wait for processes and elections as much as they compute: one more
+# than there are cores saves a tenth of the time.
+ATONCE := $(shell expr $$(nproc) + 1)
+
 .DEFAULT_GOAL := help
 .PHONY: help generate build test demo bench soak fuzz lint clean
 
@@ -31,7 +35,7 @@ demo: build ## two clusters on this machine: global service, failover, return (r
 test: ## every test, under the race detector (root; without it privileged tests are skipped)
 	$(GO) vet ./...
 	@$(if $(RACE),,echo "no C compiler: the tests run without the race detector")
-	$(GO) test $(RACE) -timeout 11m ./...
+	$(GO) test $(RACE) -p $(ATONCE) -timeout 11m ./...
 
 bench: build ## the benchmark table; ROWS=D1,D3 runs some (root)
 	$(GO) run ./integration/bench -rows '$(ROWS)' -missed $(MISSED)
