@@ -49,7 +49,7 @@ func rounds(t testing.TB) int {
 		}
 		return n
 	}
-	return 1500
+	return 600
 }
 
 // TestServer_AnswersAsTheEtcd writes at random, asks both at random, and restarts and compacts

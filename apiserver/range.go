@@ -56,9 +56,18 @@ func (s kvServer) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServer
 	if r.MinModRevision != 0 || r.MaxModRevision != 0 || r.MinCreateRevision != 0 || r.MaxCreateRevision != 0 {
 		return status.Error(codes.Unimplemented, "RangeStream does not support revision filters")
 	}
-	u, err := s.permit(ctx, r.Key, r.RangeEnd)
+	u, err := s.users.of(ctx)
 	if err != nil {
 		return err
+	}
+	end, err := u.openStream()
+	if err != nil {
+		s.refused.Add(1)
+		return err
+	}
+	defer end()
+	if !u.rights.allow(r.Key, r.RangeEnd) {
+		return rpctypes.ErrGRPCPermissionDenied
 	}
 	gen, resp, err := s.read(ctx, r)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"golang.org/x/time/rate"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/weft-net/weft/kvstore"
@@ -143,6 +144,17 @@ func TestLimits_BoundAUser(t *testing.T) {
 	next(t, second) // refused, but by a stream
 	if _, err := openWatch(t, c).Recv(); status.Convert(err).Message() != "etcdserver: too many requests" {
 		t.Errorf("a third stream: %v", err)
+	}
+	long, err := pb.NewKVClient(c).RangeStream(t.Context(), &pb.RangeRequest{Key: []byte("cilium/state/a")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := long.Recv(); status.Convert(err).Message() != "etcdserver: too many requests" {
+		t.Errorf("a long answer as a third stream: %v", err)
+	}
+	large := &pb.RangeRequest{Key: make([]byte, maxRequest)}
+	if _, err := pb.NewKVClient(c).Range(t.Context(), large); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a large request: %v", err)
 	}
 
 	f.stop()

@@ -33,10 +33,12 @@ import (
 var errNotReady = status.Error(codes.Unavailable, "the store was not read yet")
 
 const (
-	// maxRequest is the largest request that is taken; etcd takes 1.5 MiB and some.
-	maxRequest = 2 << 20
-	// maxCalls is how many calls one connection may have open at once.
-	maxCalls = 4096
+	// maxRequest is the largest request that is taken. etcd takes 1.5 MiB and some, for the values of
+	// puts; 128 reads with keys of a kilobyte fit in this.
+	maxRequest = 128 << 10
+	// maxCalls is how many calls one connection may have open at once; a client has all its watches in
+	// a few.
+	maxCalls = 512
 	// shortestPing is how often a client may ping at most. Cilium does every 15 s, which the library
 	// would cut off by default.
 	shortestPing = 5 * time.Second
