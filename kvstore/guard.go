@@ -84,8 +84,9 @@ type Guard struct {
 	mu         sync.Mutex
 	c          *Client
 	loaded     bool
-	fileError  error
-	dirty      bool // the lineage differs from the file
+	loadError  error // why what an earlier process knew is of no use, to the end of this one
+	fileError  error // of the last save
+	dirty      bool  // the lineage differs from the file
 	lineage    lineage
 	generation uint64 // of lineage; 0: none was seen yet
 	epochs     uint64 // new ones on one lineage
@@ -161,7 +162,7 @@ func (g *Guard) Use(c *Client) {
 func (g *Guard) Forget() error {
 	g.mu.Lock()
 	g.emptyLocked()
-	g.loaded = true
+	g.loaded, g.loadError, g.fileError = true, nil, nil
 	g.savedHeld = nil
 	g.mu.Unlock()
 	g.refresh()
@@ -190,7 +191,7 @@ func (g *Guard) loadLocked() {
 	g.loaded = true
 	l, clock, ok, err := readLineage(g.cfg.File)
 	if err != nil {
-		g.fileError = err
+		g.loadError = err
 		g.log.Warn("lineage on disk is of no use, the store is taken as it is", "error", err)
 	}
 	if !ok {
@@ -199,7 +200,7 @@ func (g *Guard) loadLocked() {
 	g.lineage, g.generation, g.clock, g.weft = l, generationOnDisk, clock, l.epoch != ""
 	held, err := readHeld(g.cfg.File)
 	if err != nil {
-		g.fileError = err
+		g.loadError = err
 		g.log.Warn("held rows on disk are of no use, what is absent from a proven store is taken for deleted", "error", err)
 	}
 	g.carried, g.since, g.reason, g.mass = held.rows, held.since, held.reason, held.mass

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -20,6 +21,8 @@ const (
 	lineageMagic = "weft-lineage 2 "
 	// lineageMagic1 is of files whose witness is not known by its lease.
 	lineageMagic1 = "weft-lineage 1 "
+	// maxFile bounds what is read of a file, in bytes: millions of held keys.
+	maxFile = 256 << 20
 )
 
 // fileLineage is the lineage as it stands on disk.
@@ -89,7 +92,7 @@ func readLineage(path string) (lineage, time.Duration, bool, error) {
 	if path == "" {
 		return lineage{}, 0, false, nil
 	}
-	b, err := os.ReadFile(path)
+	b, err := readWhole(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return lineage{}, 0, false, nil
 	}
@@ -101,6 +104,23 @@ func readLineage(path string) (lineage, time.Duration, bool, error) {
 		}
 	}
 	return lineage{}, 0, false, fmt.Errorf("lineage in %s: %w", path, err)
+}
+
+// readWhole reads a file, unless it is larger than any of ours.
+func readWhole(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxFile {
+		return nil, fmt.Errorf("it is no file of at most %d MiB, but %s of %d bytes: remove it", maxFile>>20, st.Mode(), st.Size())
+	}
+	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
 // writeLineage replaces the file in one step.

@@ -235,6 +235,32 @@ func TestGuard_RestartWithoutRows(t *testing.T) {
 	}
 }
 
+// TestGuard_DamagedFile: that a file could not be read is told for as long as the process runs, though it
+// is replaced soon.
+func TestGuard_DamagedFile(t *testing.T) {
+	t.Parallel()
+	cfg := guardConfig()
+	cfg.File = filepath.Join(t.TempDir(), "lineage")
+	if err := os.WriteFile(cfg.File, []byte("weft-lineage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := &guarded{Server: plain(t)}
+	g.direct = g.Client()
+	g.revive(t, 1)
+	stop := g.start(t, cfg, nil)
+	g.wantSynced(t, true)
+	wantEpoch(t, cfg.File, epoch(1))
+	stop() // saves once more
+	if err := g.guard.Status().FileError; err == nil || !strings.Contains(err.Error(), cfg.File) {
+		t.Errorf("got %v, want that %s was damaged", err, cfg.File)
+	}
+	g.start(t, cfg, nil)
+	g.wantSynced(t, true)
+	if err := g.guard.Status().FileError; err != nil {
+		t.Errorf("the file that replaced it: %v", err)
+	}
+}
+
 func b2i(b bool) byte {
 	if b {
 		return 1

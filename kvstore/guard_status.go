@@ -5,6 +5,7 @@ package kvstore
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -64,7 +65,7 @@ type GuardStatus struct {
 	Generation uint64 // grows with each lineage or epoch that was not the one before
 	Witness    WitnessStatus
 	Checked    time.Time
-	FileError  error // why the lineage on disk cannot be read or written
+	FileError  error // why the lineage on disk could not be read, at the start, or cannot be written
 	Alive      bool  // connected, and the heartbeat moves: limits count
 	Owners     bool  // the store is known to have owners' rows: their word ends a hold
 	Hold       HoldStatus
@@ -79,7 +80,7 @@ func (g *Guard) Status() GuardStatus {
 	st := GuardStatus{
 		Cluster: g.cfg.Cluster, Lineage: g.continuity, ClusterID: g.lineage.clusterID, Epoch: g.lineage.epoch,
 		Generation: g.generation + g.epochs, Witness: WitnessStatus{g.lineage.witness.key, g.lineage.witness.mod},
-		Checked: g.checked, FileError: g.fileError, Alive: g.aliveLocked(time.Now()),
+		Checked: g.checked, FileError: g.fileErrorLocked(), Alive: g.aliveLocked(time.Now()),
 		Owners: g.cfg.Owners && g.weft,
 	}
 	h := &st.Hold
@@ -117,6 +118,17 @@ func (g *Guard) Status() GuardStatus {
 	}
 	slices.SortFunc(h.Kinds, func(a, b HeldKind) int { return cmp.Compare(a.Resource, b.Resource) })
 	return st
+}
+
+// fileErrorLocked is what is wrong with the files, in one line.
+func (g *Guard) fileErrorLocked() error {
+	switch {
+	case g.loadError == nil:
+		return g.fileError
+	case g.fileError == nil:
+		return g.loadError
+	}
+	return fmt.Errorf("%w; %w", g.loadError, g.fileError)
 }
 
 // Holding tells whether anything is held or not yet known on the present lineage, and returns a

@@ -96,7 +96,7 @@ func decodeHeld(b []byte) (heldOnDisk, error) {
 // readHeld reads the file beside that of a lineage. One that is not there is no error.
 func readHeld(lineage string) (heldOnDisk, error) {
 	path := heldPath(lineage)
-	b, err := os.ReadFile(path)
+	b, err := readWhole(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return heldOnDisk{rows: map[string]map[string]carriedRow{}}, nil
 	}

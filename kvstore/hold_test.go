@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -176,6 +177,26 @@ func TestLineageFile(t *testing.T) {
 	want.witness = witness{}
 	if got, clock, ok, err := readLineage(path); !ok || err != nil || got != want || clock != time.Minute {
 		t.Fatalf("version 1: got %+v, %s, %v, %v; want %+v", got, clock, ok, err, want)
+	}
+}
+
+// TestFilesOfAnySize: what is larger than any file of ours is not read into memory.
+func TestFilesOfAnySize(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lineage")
+	for _, p := range []string{path, heldPath(path)} {
+		f, err := os.Create(p)
+		if err == nil {
+			err = errors.Join(f.Truncate(maxFile+1), f.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, ok, err := readLineage(path); ok || err == nil || !strings.Contains(err.Error(), "256 MiB") {
+		t.Errorf("lineage: %v, %v", ok, err)
+	}
+	if h, err := readHeld(path); err == nil || !strings.Contains(err.Error(), "256 MiB") || h.rows == nil {
+		t.Errorf("held: %v, %v", h, err)
 	}
 }
 
