@@ -327,59 +327,6 @@ func TestGuard_Compacted(t *testing.T) {
 	g.wantEqual(t)
 }
 
-// TestGuard_WipedTwice: the store is lost once more in a hold, and is then lower than it was when the rows
-// were first missed. What is said of it ends the hold all the same.
-func TestGuard_WipedTwice(t *testing.T) {
-	t.Parallel()
-	for _, by := range []string{"words", "decision"} {
-		t.Run(by, func(t *testing.T) {
-			t.Parallel()
-			g := newGuarded(t, guardConfig(), 20)
-			g.Proxy.Part()
-			g.Wipe()
-			g.Burn(g.direct, 1000)
-			g.Proxy.Rejoin()
-			g.wantHeld(t, 200)
-			g.revive(t, 2)
-			kvstoretest.Eventually(t, func() string { return diffEpoch(g, 2) })
-			before := g.guard.Status().Generation
-			g.Wipe()
-			kvstoretest.Eventually(t, func() string {
-				if st := g.guard.Status(); st.Generation == before || g.watch.Status().Revision > 1000 {
-					return fmt.Sprintf("the second loss was not seen: %+v", st)
-				}
-				return ""
-			})
-			g.wantHeld(t, 200)
-			g.wantSynced(t, false)
-			g.revive(t, 3)
-			kvstoretest.Eventually(t, func() string { return diffEpoch(g, 3) })
-			for n := range 9 {
-				g.publish(fmt.Sprintf("n%d", n), 15)
-			}
-			g.wantHeld(t, 65)
-			if by == "decision" {
-				if d, all, err := g.guard.Adopt(t.Context(), "test"); err != nil || !all || d.Rows != 65 {
-					t.Fatalf("adopt: %+v, %v, %v", d, all, err)
-				}
-			} else {
-				for n := range 10 {
-					g.confirm(t, fmt.Sprintf("n%d", n), 3)
-				}
-			}
-			g.wantSynced(t, true)
-			g.wantEqual(t)
-		})
-	}
-}
-
-func diffEpoch(g *guarded, n byte) string {
-	if got := g.guard.Status().Epoch; got != epoch(n) {
-		return "epoch is " + got
-	}
-	return ""
-}
-
 // TestGuard_NextWatch: what one watch held is held by the next one of the same rows.
 func TestGuard_NextWatch(t *testing.T) {
 	t.Parallel()
