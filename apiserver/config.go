@@ -26,12 +26,13 @@ type Replica struct {
 // Limits bound what one user may take. A user is the name of a certificate: all remote clusters that
 // use the name "remote" share its limits.
 type Limits struct {
-	Streams  int     // open at once, of watches and long answers
-	Watches  int     // open at once
-	Requests float64 // per second
-	Bytes    float64 // of answers, per second
-	Large    int64   // bytes of answers on their way to all users together
-	// Stuck is how long a client may leave a message unread before it is cut off.
+	Connections int     // open at once
+	Streams     int     // open at once, of watches and long answers
+	Watches     int     // open at once
+	Requests    float64 // per second
+	Bytes       float64 // of answers, per second
+	Large       int64   // bytes of answers on their way to all users together
+	// Stuck is how long a client may leave a message unread before its connection is cut off.
 	Stuck time.Duration
 }
 
@@ -58,7 +59,8 @@ func DefaultConfig() Config {
 		History:  cache.History{Age: 10 * time.Minute, Revisions: 100_000, Bytes: 256 << 20},
 		Progress: time.Minute,
 		Limits: Limits{
-			Streams: 20_000, Watches: 100_000, Requests: 10_000, Bytes: 1 << 30, Large: 256 << 20, Stuck: time.Minute,
+			Connections: 10_000, Streams: 20_000, Watches: 100_000, Requests: 10_000, Bytes: 1 << 30,
+			Large: 256 << 20, Stuck: time.Minute,
 		},
 	}
 }
@@ -103,7 +105,7 @@ func (c Config) Validate() error {
 		add("progress", "%v is too short", c.Progress)
 	}
 	l := c.Limits
-	if l.Streams <= 0 || l.Watches <= 0 || l.Requests <= 0 || l.Bytes <= 0 || l.Large <= 0 || l.Stuck <= 0 {
+	if l.Connections <= 0 || l.Streams <= 0 || l.Watches <= 0 || l.Requests <= 0 || l.Bytes <= 0 || l.Large <= 0 || l.Stuck <= 0 {
 		add("limits", "each must be positive")
 	}
 	return errors.Join(errs...)
@@ -124,6 +126,7 @@ type configFile struct {
 	HistoryRevisions *int      `json:"history-revisions"`
 	HistoryBytes     *int64    `json:"history-bytes"`
 	Progress         *string   `json:"progress"`
+	MaxConnections   *int      `json:"max-connections"`
 	MaxStreams       *int      `json:"max-streams"`
 	MaxWatches       *int      `json:"max-watches"`
 	MaxRequests      *float64  `json:"max-requests"`
@@ -162,6 +165,7 @@ func parseConfig(b []byte) (Config, error) {
 	set(&c.Metrics, f.Metrics)
 	set(&c.History.Revisions, f.HistoryRevisions)
 	set(&c.History.Bytes, f.HistoryBytes)
+	set(&c.Limits.Connections, f.MaxConnections)
 	set(&c.Limits.Streams, f.MaxStreams)
 	set(&c.Limits.Watches, f.MaxWatches)
 	set(&c.Limits.Requests, f.MaxRequests)

@@ -33,6 +33,7 @@ history-age: 5m
 history-revisions: 1000
 history-bytes: 1000000
 progress: 30s
+max-connections: 7
 max-streams: 1
 max-watches: 2
 max-requests: 3
@@ -58,7 +59,7 @@ func TestConfig_IsReadFromAFile(t *testing.T) {
 		CAFile: "/etc/weft/peers.crt", CertFile: "/etc/weft/server.crt", KeyFile: "/etc/weft/server.key", Metrics: "127.0.0.1:9962",
 		History:  cache.History{Age: 5 * time.Minute, Revisions: 1000, Bytes: 1_000_000},
 		Progress: 30 * time.Second,
-		Limits:   Limits{Streams: 1, Watches: 2, Requests: 3, Bytes: 4, Large: 5, Stuck: 6 * time.Second},
+		Limits:   Limits{Connections: 7, Streams: 1, Watches: 2, Requests: 3, Bytes: 4, Large: 5, Stuck: 6 * time.Second},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -85,7 +85,7 @@ func (s kvServer) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServer
 		if err := s.account(ctx, u, size); err != nil {
 			return err
 		}
-		err := s.inTime(func() error { return stream.Send(&pb.RangeStreamResponse{RangeResponse: out}) })
+		err := s.inTime(ctx, func() error { return stream.Send(&pb.RangeStreamResponse{RangeResponse: out}) })
 		s.budget.give(ctx)
 		if err != nil || len(all) == 0 {
 			return err

@@ -101,7 +101,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Serve serves on a listener until ctx ends. It closes the listener.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	g := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(tlsConfig(s.cfg))),
+		grpc.Creds(handshake{credentials.NewTLS(tlsConfig(s.cfg)), s.users}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: shortestPing, PermitWithoutStream: true}),
 		// A client that is gone without a word is found out, with its streams.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),

@@ -6,11 +6,10 @@ package apiserver
 import (
 	"context"
 	"sync"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"golang.org/x/time/rate"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -23,6 +22,7 @@ type user struct {
 	limits   Limits
 
 	mu      sync.Mutex
+	links   int
 	streams int
 	watches int
 }
@@ -40,25 +40,28 @@ type users struct {
 // of returns the user of a call. A name without rights may not read anything, but it may ask who
 // answers. The error is a status.
 func (us *users) of(ctx context.Context) (*user, error) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
+	l := linkOf(ctx)
+	if l == nil {
 		return nil, rpctypes.ErrGRPCUserEmpty
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.PeerCertificates) == 0 || info.State.PeerCertificates[0].Subject.CommonName == "" {
-		return nil, rpctypes.ErrGRPCUserEmpty
+	if l.expired(time.Now()) {
+		return nil, errExpired
 	}
-	name := info.State.PeerCertificates[0].Subject.CommonName
+	return us.named(l.cert.Subject.CommonName), nil
+}
+
+// named returns the user of a name. Those without rights are one.
+func (us *users) named(name string) *user {
 	us.mu.Lock()
 	defer us.mu.Unlock()
 	if u := us.byName[name]; u != nil {
-		return u, nil
+		return u
 	}
 	r := rightsOf(name, us.cluster)
 	if r == nil {
-		name = "" // all of them are one
+		name = ""
 		if u := us.byName[name]; u != nil {
-			return u, nil
+			return u
 		}
 	}
 	l := us.limits
@@ -68,7 +71,7 @@ func (us *users) of(ctx context.Context) (*user, error) {
 		bytes:    rate.NewLimiter(rate.Limit(l.Bytes), max(1, int(l.Bytes))),
 	}
 	us.byName[name] = u
-	return u, nil
+	return u
 }
 
 // totals are the streams and watches of all users.
@@ -89,6 +92,23 @@ func (u *user) request() error {
 		return rpctypes.ErrGRPCRequestTooManyRequests
 	}
 	return nil
+}
+
+// openLink counts a connection and reports whether it may be.
+func (u *user) openLink() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.links >= u.limits.Connections {
+		return false
+	}
+	u.links++
+	return true
+}
+
+func (u *user) closeLink() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.links--
 }
 
 // openStream counts a stream, until the returned function is called.

@@ -60,15 +60,29 @@ func (s watchServer) Watch(stream pb.Watch_WatchServer) error {
 			return err
 		case <-look.C:
 			if since := ws.sending.Load(); since != nil && time.Since(*since) > s.cfg.Limits.Stuck {
-				s.stuck.Add(1)
+				s.cutOff(stream.Context())
 				return errStuck
+			}
+			if l := linkOf(stream.Context()); l.expired(time.Now()) {
+				l.cut()
+				return errExpired
 			}
 		}
 	}
 }
 
-// inTime calls send, and leaves it to its end when it takes too long.
-func (s *Server) inTime(send func() error) error {
+// cutOff ends the connection of a client that does not read: what is ready for it would stay in
+// memory for as long as the connection stands, whatever becomes of the call.
+func (s *Server) cutOff(ctx context.Context) {
+	s.stuck.Add(1)
+	if l := linkOf(ctx); l != nil {
+		s.log.Warn("a client does not read and is cut off", "user", l.cert.Subject.CommonName, "address", l.RemoteAddr().String())
+		l.cut()
+	}
+}
+
+// inTime calls send, and cuts the connection off when it takes too long.
+func (s *Server) inTime(ctx context.Context, send func() error) error {
 	done := make(chan error, 1)
 	late := time.NewTimer(s.cfg.Limits.Stuck)
 	defer late.Stop()
@@ -77,7 +91,7 @@ func (s *Server) inTime(send func() error) error {
 	case err := <-done:
 		return err
 	case <-late.C:
-		s.stuck.Add(1)
+		s.cutOff(ctx)
 		return errStuck
 	}
 }
