@@ -51,6 +51,7 @@ type Server struct {
 	cache  *cache.Cache
 	users  *users
 	budget *budget
+	files  *files
 	member uint64        // id of this replica
 	closed chan struct{} // is closed
 
@@ -73,6 +74,7 @@ func New(cfg Config, client *kvstore.Client, registry prometheus.Registerer, log
 		cfg: cfg, log: log, cache: c, member: memberID(cfg.Cluster, cfg.Name), closed: make(chan struct{}),
 		users:  &users{cluster: cfg.Cluster, limits: cfg.Limits, byName: map[string]*user{}},
 		budget: newBudget(cfg.Limits.Large),
+		files:  &files{cfg: cfg, log: log},
 	}
 	close(s.closed)
 	if err := registry.Register(collector{s}); err != nil {
@@ -101,7 +103,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Serve serves on a listener until ctx ends. It closes the listener.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	g := grpc.NewServer(
-		grpc.Creds(handshake{credentials.NewTLS(tlsConfig(s.cfg)), s.users}),
+		grpc.Creds(handshake{credentials.NewTLS(s.files.tlsConfig()), s.users}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: shortestPing, PermitWithoutStream: true}),
 		// A client that is gone without a word is found out, with its streams.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),

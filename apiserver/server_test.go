@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -269,6 +270,23 @@ func TestServer_RotatesCertificates(t *testing.T) {
 	f.ca.Issue(t, "server", time.Hour)
 	if err := ask("remote"); err != nil {
 		t.Error(err)
+	}
+	// Files that are being replaced.
+	for _, file := range []string{f.api.cfg.KeyFile, f.api.cfg.CAFile} {
+		was, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := f.dial(t, "remote") // has read the CA
+		if err := os.WriteFile(file, was[:len(was)/2], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pb.NewKVClient(client).Range(t.Context(), &pb.RangeRequest{Key: []byte("cilium/state/a")}); err != nil {
+			t.Errorf("while %s is written: %v", file, err)
+		}
+		if err := os.WriteFile(file, was, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// A client of a CA that is not ours.
 	other := *f
