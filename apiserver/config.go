@@ -53,6 +53,20 @@ type Config struct {
 	Limits   Limits
 }
 
+// betweenTurns lies between what replicas do one after another.
+const betweenTurns = 30 * time.Second
+
+// turn is how long this replica waits with what no two replicas are to do at the same time.
+func (c Config) turn() time.Duration {
+	before := 0
+	for _, r := range c.Replicas {
+		if r.Name < c.Name {
+			before++
+		}
+	}
+	return time.Duration(before) * betweenTurns
+}
+
 // DefaultConfig returns a Config that lacks names, files, addresses and replicas.
 func DefaultConfig() Config {
 	return Config{

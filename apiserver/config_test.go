@@ -69,6 +69,19 @@ func TestConfig_IsReadFromAFile(t *testing.T) {
 	}
 }
 
+func TestConfig_ReplicasTakeTurns(t *testing.T) {
+	c := Config{Replicas: []Replica{{Name: "c"}, {Name: "a"}, {Name: "b"}}}
+	for name, want := range map[string]time.Duration{"a": 0, "b": 30 * time.Second, "c": time.Minute} {
+		c.Name = name
+		if got := c.turn(); got != want {
+			t.Errorf("%s waits %v, want %v", name, got, want)
+		}
+	}
+	if got := (Config{Name: "alone"}).turn(); got != 0 {
+		t.Errorf("a server alone waits %v", got)
+	}
+}
+
 func TestConfig_SaysWhatIsWrong(t *testing.T) {
 	for _, tt := range []struct{ was, is, want string }{
 		{"name: east-1\n", "", "name: is missing"},

@@ -47,6 +47,9 @@ type Config struct {
 	// HoldLimit is how long the last view of a store that was lost is served when its owners do not
 	// come back, counted while the etcd answers. Default 20 min.
 	HoldLimit time.Duration
+	// HoldLonger is how much longer a hold goes on after it could end. Replicas that have different
+	// ones do not end all streams of the mesh at the same time. Default 0.
+	HoldLonger time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -109,6 +112,7 @@ type Cache struct {
 	past    func(_ context.Context, _ *Generation, from, through int64) ([]past, error)
 	between time.Duration // two questions for the history
 	unread  bool          // the history of the first list is still to be fetched
+	over    time.Time     // since when the hold could end; zero: it could not
 	held    time.Duration // how long the last view of a lost store was served while the etcd answered
 
 	mu     sync.Mutex

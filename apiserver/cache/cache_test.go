@@ -427,6 +427,16 @@ func TestCache_HoldsTheViewOfALostStore(t *testing.T) {
 			}
 			f.Put(f.direct, schema.DecisionKey, string(b))
 		}},
+		{"longer", Config{HoldLonger: 500 * time.Millisecond}, func(t *testing.T, f *fixture) {
+			epoch, done := putEpoch(t, f, 2), f.cache.Generation().Done()
+			putOwner(t, f, "a", epoch)
+			before := time.Now()
+			putOwner(t, f, "b", epoch)
+			<-done
+			if d := time.Since(before); d < 500*time.Millisecond {
+				t.Errorf("the hold went on for %v only", d)
+			}
+		}},
 		{"limit", Config{HoldLimit: 300 * time.Millisecond}, func(t *testing.T, f *fixture) {
 			epoch := putEpoch(t, f, 2)
 			for _, node := range []string{"b", "c", "d", "e"} {

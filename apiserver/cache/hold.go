@@ -23,13 +23,13 @@ var errReplaced = errors.New("the store was replaced and is served as it is now"
 // they wrote. That is when each node of the last view has said under a new epoch that all its rows
 // are there, when somebody decided that what is there is the truth, or after a limit, unless by then
 // more than a fifth of the nodes is still missing. A store without an epoch has nobody who could say
-// so: there the limit is all.
+// so: there the limit is all. Then it goes on for HoldLonger.
 func (c *Cache) hold(ctx context.Context) error {
 	gen := c.gen.Load()
 	c.mu.Lock()
 	first := c.status.Holding.IsZero()
 	if first {
-		c.status.Holding, c.held = time.Now(), 0
+		c.status.Holding, c.held, c.over = time.Now(), 0, time.Time{}
 	}
 	c.mu.Unlock()
 	gen.Store.giveUp()
@@ -44,7 +44,12 @@ func (c *Cache) hold(ctx context.Context) error {
 			return fmt.Errorf("hold: %w", err)
 		}
 		late := c.held >= c.cfg.HoldLimit && (missing*5 <= len(nodes) || gen.Epoch == "")
-		if adopted || missing == 0 || late {
+		if may := adopted || missing == 0 || late; !may {
+			c.over = time.Time{}
+		} else if c.over.IsZero() {
+			c.over = time.Now()
+		}
+		if !c.over.IsZero() && time.Since(c.over) >= c.cfg.HoldLonger {
 			break
 		}
 		c.heard(time.Now())
