@@ -108,12 +108,14 @@ type Cache struct {
 	term    atomic.Uint64
 	witness witness
 	reads   batch
-	ready   chan struct{} // closed once there is a generation
-	past    func(_ context.Context, _ *Generation, from, through int64) ([]past, error)
-	between time.Duration // two questions for the history
-	unread  bool          // the history of the first list is still to be fetched
-	over    time.Time     // since when the hold could end; zero: it could not
-	held    time.Duration // how long the last view of a lost store was served while the etcd answered
+	// questions holds one for the etcd's progress that is about to be asked.
+	questions chan struct{}
+	ready     chan struct{} // closed once there is a generation
+	past      func(_ context.Context, _ *Generation, from, through int64) ([]past, error)
+	between   time.Duration // two questions for the history
+	unread    bool          // the history of the first list is still to be fetched
+	over      time.Time     // since when the hold could end; zero: it could not
+	held      time.Duration // how long the last view of a lost store was served while the etcd answered
 
 	mu     sync.Mutex
 	status Status
@@ -137,7 +139,7 @@ func New(client *kvstore.Client, cfg Config, log *slog.Logger) (*Cache, error) {
 	if cfg.Cluster == "" {
 		return nil, errors.New("cache: no cluster name is set")
 	}
-	c := &Cache{cfg: cfg.withDefaults(), client: client, log: log, ready: make(chan struct{})}
+	c := &Cache{cfg: cfg.withDefaults(), client: client, log: log, ready: make(chan struct{}), questions: make(chan struct{}, 1)}
 	c.past, c.between = c.fetch, fillPause
 	c.status.Away = time.Now()
 	c.reads.init()
@@ -169,7 +171,8 @@ func (c *Cache) Stale() bool {
 // Run follows the etcd until ctx ends.
 func (c *Cache) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.reads.run(ctx, c.quorum) })
+	g.Go(func() error { return c.reads.run(ctx, c.shareQuorum) })
+	g.Go(func() error { return c.askAll(ctx) })
 	g.Go(func() error { return c.follow(ctx) })
 	return g.Wait()
 }

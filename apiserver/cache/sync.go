@@ -97,8 +97,9 @@ func (c *Cache) sync(ctx context.Context) (bool, error) {
 		select {
 		case <-changed:
 		case <-again.C:
-			if ask := c.asking(); ask != nil {
-				_ = ask() // its error ends the stream
+			select {
+			case c.questions <- struct{}{}:
+			default: // one is about to be asked for somebody else
 			}
 			every = min(2*every, 100*time.Millisecond)
 			again.Reset(every)
@@ -108,10 +109,35 @@ func (c *Cache) sync(ctx context.Context) (bool, error) {
 	}
 }
 
+// askAll asks the etcd how far it is, once for all who wait for it at the same time.
+func (c *Cache) askAll(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.questions:
+		}
+		if ask := c.asking(); ask != nil {
+			_ = ask() // its error ends the stream
+		}
+		if !pause(ctx, time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
 func (c *Cache) asking() func() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ask
+}
+
+// shareQuorum is a read that is made for everybody: one that takes longer than anybody waits would keep
+// those from an answer who come meanwhile.
+func (c *Cache) shareQuorum(ctx context.Context) (*pb.ResponseHeader, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Patience)
+	defer cancel()
+	return c.quorum(ctx)
 }
 
 // batch lets any number of readers share one read of the etcd: each waits for one that began after
