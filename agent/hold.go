@@ -29,7 +29,7 @@ func holdLine(s kvstore.GuardStatus) *api.StatusLine {
 	l.Confirmed = nanos(s.Checked)
 	if !s.Hold.Holding {
 		if s.FileError != nil {
-			return warn(l, s.FileError.Error(), "without it a store that was replaced while the agent was down is not recognised; make state-dir writable")
+			return warn(l, s.FileError.Error(), "without it a store that was replaced while the agent was down is not recognised; see that the agent can read and write state-dir; a damaged file was written anew, and what it held is not known")
 		}
 		return l
 	}
