@@ -74,7 +74,7 @@ func linkOf(ctx context.Context) *link {
 // handshake is TLS whose connections are links.
 type handshake struct {
 	credentials.TransportCredentials
-	users *users
+	*Server
 }
 
 // ServerHandshake refuses a connection that its user may not have.
@@ -90,6 +90,7 @@ func (h handshake) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 	l := &link{Conn: conn, raw: raw, cert: info.State.PeerCertificates[0]}
 	l.user = h.users.named(l.cert.Subject.CommonName)
 	if !l.user.openLink() {
+		h.refused.Add(1)
 		return nil, nil, fmt.Errorf("%q: %w", l.user.name, errConnections)
 	}
 	ready := make(chan struct{})
@@ -103,5 +104,5 @@ func (h handshake) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 
 // Clone returns a copy.
 func (h handshake) Clone() credentials.TransportCredentials {
-	return handshake{h.TransportCredentials.Clone(), h.users}
+	return handshake{h.TransportCredentials.Clone(), h.Server}
 }

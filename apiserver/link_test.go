@@ -60,6 +60,9 @@ func TestLink_IsCounted(t *testing.T) {
 			t.Errorf("connection %d: %v, want %v", i, err, want)
 		}
 	}
+	if f.api.refused.Load() == 0 {
+		t.Error("nothing was counted")
+	}
 	first.Close()
 	kvstoretest.Eventually(t, func() string {
 		c := f.dial(t, "remote")

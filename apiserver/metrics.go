@@ -52,7 +52,7 @@ func metrics() []metric {
 		gauge("large_answer_bytes", "Bytes of large answers that are on their way.", func(r *reading) float64 { return float64(r.s.budget.used.Load()) }),
 		counter("events_total", "Events that were sent to watches.", func(r *reading) float64 { return float64(r.s.events.Load()) }),
 		counter("unasked_reads_total", "Reads that were answered without the store's word.", func(r *reading) float64 { return r.answered }),
-		counter("refused_total", "Requests over a limit.", func(r *reading) float64 { return float64(r.s.refused.Load()) }),
+		counter("refused_total", "Requests and connections over a limit.", func(r *reading) float64 { return float64(r.s.refused.Load()) }),
 		counter("stuck_total", "Calls that were ended because the client did not read.", func(r *reading) float64 { return float64(r.s.stuck.Load()) }),
 	}
 }

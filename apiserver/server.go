@@ -56,7 +56,7 @@ type Server struct {
 	closed chan struct{} // is closed
 
 	senders sync.WaitGroup // what goes on for a call beside its handler
-	refused atomic.Uint64  // requests over a limit
+	refused atomic.Uint64  // requests and connections over a limit
 	stuck   atomic.Uint64  // calls ended because nobody read
 	events  atomic.Uint64  // delivered to watches
 }
@@ -103,7 +103,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Serve serves on a listener until ctx ends. It closes the listener.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	g := grpc.NewServer(
-		grpc.Creds(handshake{credentials.NewTLS(s.files.tlsConfig()), s.users}),
+		grpc.Creds(handshake{credentials.NewTLS(s.files.tlsConfig()), s}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: shortestPing, PermitWithoutStream: true}),
 		// A client that is gone without a word is found out, with its streams.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
