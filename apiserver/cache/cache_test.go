@@ -5,17 +5,14 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -274,47 +271,6 @@ func TestCache_FetchesTheHistoryFromBeforeItsStart(t *testing.T) {
 	}
 }
 
-// TestCache_AsksForTheHistoryAgain lets the question for it fail now and then, and for good.
-func TestCache_AsksForTheHistoryAgain(t *testing.T) {
-	f := &fixture{Server: kvstoretest.Start(t, kvstoretest.Options{})}
-	f.direct = f.Client()
-	f.Put(f.direct, "cilium/state/a", "1")
-	last := f.Put(f.direct, "cilium/state/a", "2")
-	for name, tt := range map[string]struct {
-		err     error
-		fails   int
-		asked   int
-		history bool
-	}{
-		"passes":        {rpctypes.ErrNoLeader, 3, 4, true},
-		"does-not-pass": {rpctypes.ErrNoLeader, 1000, fillTries, false},
-		"not-permitted": {rpctypes.ErrPermissionDenied, 1000, 1, false},
-		"another-store": {errChanged, 1000, 1, false},
-		"is-compacted":  {&CompactedError{1 << 40}, 1000, 1, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var asked atomic.Int64
-			f.edit = func(c *Cache) {
-				c.between = time.Millisecond
-				c.past = func(ctx context.Context, gen *Generation, from, through int64) ([]past, error) {
-					if asked.Add(1) <= int64(tt.fails) {
-						return nil, fmt.Errorf("history: %w", tt.err)
-					}
-					return c.fetch(ctx, gen, from, through)
-				}
-			}
-			f.start(t, Config{})
-			defer f.stop()
-			if floor := f.cache.Generation().Store.Stats().Floor; (floor < last) != tt.history {
-				t.Errorf("floor %d of %d", floor, last)
-			}
-			if n := asked.Load(); n != int64(tt.asked) {
-				t.Errorf("asked %d times, want %d", n, tt.asked)
-			}
-		})
-	}
-}
-
 // TestCache_AnswersWithoutTheEtcd cuts the etcd off.
 func TestCache_AnswersWithoutTheEtcd(t *testing.T) {
 	f := newFixture(t, Config{Patience: 50 * time.Millisecond}, func(f *fixture) { f.Fill(f.direct, "cilium/state/", 120, "x") })
@@ -502,35 +458,4 @@ func TestNew_Refuses(t *testing.T) {
 	if _, err := New(nil, Config{}, kvstoretest.Log(t)); err == nil {
 		t.Error("a cache of nobody's store")
 	}
-}
-
-// TestCache_AsksOnceForMany lets many wait for the etcd's word at the same time, and one member hang.
-func TestCache_AsksOnceForMany(t *testing.T) {
-	asked := 0
-	c := &Cache{questions: make(chan struct{}, 1), cfg: Config{Patience: time.Millisecond}.withDefaults()}
-	ctx, cancel := context.WithCancel(t.Context())
-	c.ask = func() error {
-		for range 100 { // who comes while it is asked is content with one more question
-			select {
-			case c.questions <- struct{}{}:
-			default:
-			}
-		}
-		if asked++; asked == 10 {
-			cancel()
-		}
-		return nil
-	}
-	c.questions <- struct{}{}
-	if err := c.askAll(ctx); err != context.Canceled || asked != 10 {
-		t.Errorf("asked %d times: %v", asked, err)
-	}
-
-	f := newFixture(t, Config{Patience: 200 * time.Millisecond}, nil)
-	f.Proxy.Freeze()
-	if _, err := f.cache.shareQuorum(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a member that hangs keeps a read: %v", err)
-	}
-	f.Proxy.Thaw()
-	f.wantSynced(t)
 }
