@@ -248,7 +248,11 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 		return fmt.Errorf("watch %s: %w (cluster %x at revision %d, was %x at %d)", f.cfg.prefix,
 			ErrStoreChanged, s.created.ClusterId, s.created.Revision, f.lineage.clusterID, f.revision)
 	}
-	if f.continuity, err = f.lineage.prove(ctx, f.c, f.revision); err != nil {
+	proof := f.lineage
+	if f.guard != nil {
+		proof.epoch = "" // a new one alone is no other store: the guard lets everybody list for it
+	}
+	if f.continuity, err = proof.prove(ctx, f.c, f.revision); err != nil {
 		return err
 	}
 	switch {

@@ -37,6 +37,11 @@ func (g *Guard) judge(ctx context.Context, f *follower, next lineage, broken boo
 			found = ContinuityBroken
 		}
 	default:
+		if generation > generationOnDisk {
+			// The witness is the last put that this process saw, so it tells more than an epoch that
+			// somebody wrote meanwhile. One from disk may be older than what was seen.
+			known.epoch = ""
+		}
 		var err error
 		if found, err = known.prove(ctx, f.c, known.witness.at); err != nil {
 			return "", 0, err
