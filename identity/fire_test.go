@@ -397,11 +397,6 @@ func (f *fire) rest(gc *GC) {
 		a.chaos.deliver()
 	}
 	for _, a := range f.actors {
-		if a.alloc != nil {
-			a.alloc.settleDoubts()
-		}
-	}
-	for _, a := range f.actors {
 		for _, lease := range a.leases {
 			_, _ = f.clean.Etcd().Revoke(timeout(f.t), lease) // it would expire
 		}
@@ -409,6 +404,12 @@ func (f *fire) rest(gc *GC) {
 	f.republishPeer()
 	var want, got []string
 	equal := func() bool {
+		// As at every interval: what arrived late may be told to its allocator later still.
+		for _, a := range f.actors {
+			if a.alloc != nil {
+				a.alloc.settleDoubts()
+			}
+		}
 		want, got = f.held(), f.stored()
 		return slices.Equal(want, got)
 	}
