@@ -77,7 +77,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start etcd: %w", err)
 	}
-	s := &Server{cfg: cfg, grpc: &grpcServers{}}
+	s := &Server{cfg: cfg, grpc: &grpcServers{serves: make(chan struct{})}}
 	ec.ServiceRegister = s.grpc.add
 	e, err := embed.StartEtcd(ec)
 	if err != nil {
@@ -87,7 +87,9 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	timeout := time.NewTimer(cfg.StartTimeout)
 	defer timeout.Stop()
 	select {
-	case <-e.Server.ReadyNotify():
+	// A member that is ready has yet to read its certificate; what is wrong with that is an error, or
+	// the member would take connections and never say a word.
+	case <-s.grpc.serves:
 		return s, nil
 	case <-e.Server.StopNotify():
 		err = errors.New("stopped while starting")
@@ -145,6 +147,8 @@ func (s *Server) Err() <-chan error { return s.etcd.Err() }
 
 // grpcServers collects the servers that etcd creates after it is ready.
 type grpcServers struct {
+	serves chan struct{} // closed when there is one
+
 	mu      sync.Mutex
 	list    []*grpc.Server
 	stopped bool
@@ -152,6 +156,9 @@ type grpcServers struct {
 
 func (g *grpcServers) add(s *grpc.Server) {
 	g.mu.Lock()
+	if len(g.list) == 0 {
+		close(g.serves)
+	}
 	g.list = append(g.list, s)
 	stopped := g.stopped
 	g.mu.Unlock()
