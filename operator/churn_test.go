@@ -67,13 +67,31 @@ func (ch churn) run(t *testing.T) {
 		if err := k.turn(t.Context(), now); err != nil {
 			t.Fatal(err)
 		}
+		awaitCompaction(t, c)
 		largest = max(largest, look(t, c).Members[0].Size)
 	}
 	after := look(t, c)
-	if len(after.Alarms) > 0 || largest >= ch.quota {
+	if len(after.Alarms) > 0 || largest >= ch.quota*8/10 {
 		t.Errorf("%d bytes of %d after %d were written, alarms %v", largest, ch.quota, written, after.Alarms)
 	}
 	t.Logf("%d MiB written, the store grew to %d MiB of %d", written>>20, largest>>20, ch.quota>>20)
+}
+
+// awaitCompaction returns when etcd, which removes rows in the background, has removed those of before
+// its compacted revision; simulated time leaves it none for that.
+func awaitCompaction(t *testing.T, c *kvstore.Client) {
+	t.Helper()
+	h, err := c.Etcd().HashKV(t.Context(), c.Etcd().Endpoints()[0], 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.CompactRevision <= 0 {
+		return
+	}
+	// Compactions are made one after another, and this one is answered when it is done.
+	if _, err := c.Etcd().Compact(t.Context(), h.CompactRevision+1, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func look(t *testing.T, c *kvstore.Client) care.Status {
