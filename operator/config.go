@@ -6,11 +6,9 @@ package operator
 import (
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
-	"sigs.k8s.io/yaml"
-
+	"github.com/weft-net/weft/internal/configfile"
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
 )
@@ -61,12 +59,15 @@ func (c Config) Validate() error {
 	} else if err := schema.CheckClusterID(c.ClusterID, c.MaxClusters); err != nil {
 		errs = append(errs, fmt.Errorf("cluster-id: %w", err))
 	}
-	for name, d := range map[string]time.Duration{
-		"leader-ttl": c.LeaderTTL, "retry": c.Retry, "heartbeat": c.Heartbeat, "identity-gc": c.IdentityGC,
-		"compact": c.Compact, "keep": c.Keep, "gone-after": c.GoneAfter,
+	for _, d := range []struct {
+		key string
+		v   time.Duration
+	}{
+		{"leader-ttl", c.LeaderTTL}, {"retry", c.Retry}, {"heartbeat", c.Heartbeat}, {"identity-gc", c.IdentityGC},
+		{"compact", c.Compact}, {"keep", c.Keep}, {"gone-after", c.GoneAfter},
 	} {
-		if d <= 0 {
-			errs = append(errs, fmt.Errorf("%s: %v is not a positive duration", name, d))
+		if d.v <= 0 {
+			errs = append(errs, fmt.Errorf("%s: %v is not a positive duration", d.key, d.v))
 		}
 	}
 	if c.LeaderTTL > 0 && c.LeaderTTL < 2*time.Second {
@@ -79,7 +80,7 @@ func (c Config) scope() schema.Scope {
 	return schema.Scope{Cluster: c.Cluster, ClusterID: c.ClusterID, MaxClusters: c.MaxClusters}
 }
 
-// configFile is the YAML form of a Config. What is absent keeps its default.
+// configFile is the YAML form of a Config: each field points at the setting that its key is for.
 type configFile struct {
 	Name        *string `json:"name"`
 	Cluster     *string `json:"cluster"`
@@ -102,55 +103,28 @@ type configFile struct {
 // ReadConfig reads a YAML file on top of the defaults. A key that is not known is an error that
 // names it.
 func ReadConfig(file string) (Config, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return Config{}, fmt.Errorf("operator configuration: %w", err)
-	}
-	c, err := parseConfig(b)
-	if err != nil {
-		return Config{}, fmt.Errorf("operator configuration %s: %w", file, err)
-	}
-	return c, nil
+	return configfile.Read("operator configuration", file, parseConfig)
 }
 
 func parseConfig(b []byte) (Config, error) {
-	var f configFile
-	if err := yaml.UnmarshalStrict(b, &f); err != nil {
+	c := DefaultConfig()
+	var d configfile.Durations
+	f := configFile{
+		Name: &c.Name, Cluster: &c.Cluster, ClusterID: &c.ClusterID, MaxClusters: &c.MaxClusters,
+		Etcd: &c.Etcd, EtcdAdmin: &c.EtcdAdmin, MeshDir: &c.MeshDir, Metrics: &c.Metrics,
+		StateDir: &c.StateDir, Defragment: &c.Defragment,
+		LeaderTTL:  d.Text("leader-ttl", &c.LeaderTTL),
+		Heartbeat:  d.Text("heartbeat", &c.Heartbeat),
+		IdentityGC: d.Text("identity-gc", &c.IdentityGC),
+		Compact:    d.Text("compact", &c.Compact),
+		Keep:       d.Text("keep", &c.Keep),
+		GoneAfter:  d.Text("gone-after", &c.GoneAfter),
+	}
+	if err := configfile.Decode(b, &f, d); err != nil {
 		return Config{}, err
 	}
-	c := DefaultConfig()
-	set(&c.Name, f.Name)
-	set(&c.Cluster, f.Cluster)
-	set(&c.ClusterID, f.ClusterID)
-	set(&c.MaxClusters, f.MaxClusters)
-	set(&c.Etcd, f.Etcd)
-	set(&c.EtcdAdmin, f.EtcdAdmin)
-	set(&c.MeshDir, f.MeshDir)
-	set(&c.Metrics, f.Metrics)
-	set(&c.StateDir, f.StateDir)
-	set(&c.Defragment, f.Defragment)
-	for key, d := range map[string]struct {
-		to   *time.Duration
-		text *string
-	}{
-		"leader-ttl": {&c.LeaderTTL, f.LeaderTTL}, "heartbeat": {&c.Heartbeat, f.Heartbeat},
-		"identity-gc": {&c.IdentityGC, f.IdentityGC}, "compact": {&c.Compact, f.Compact}, "keep": {&c.Keep, f.Keep},
-		"gone-after": {&c.GoneAfter, f.GoneAfter},
-	} {
-		if d.text == nil {
-			continue
-		}
-		v, err := time.ParseDuration(*d.text)
-		if err != nil {
-			return Config{}, fmt.Errorf("%s: %q is not a duration; write it as 90s or 5m", key, *d.text)
-		}
-		*d.to = v
+	if err := c.Validate(); err != nil {
+		return Config{}, err
 	}
-	return c, c.Validate()
-}
-
-func set[T any](to, from *T) {
-	if from != nil {
-		*to = *from
-	}
+	return c, nil
 }
