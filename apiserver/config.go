@@ -8,12 +8,10 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"time"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/weft-net/weft/apiserver/cache"
+	"github.com/weft-net/weft/internal/configfile"
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
@@ -125,87 +123,59 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// configFile is the YAML form of a Config. What is absent keeps its default.
+// configFile is the YAML form of a Config: each field points at the setting that its key is for.
 type configFile struct {
-	Name             *string   `json:"name"`
-	Cluster          *string   `json:"cluster"`
-	Etcd             *string   `json:"etcd"`
-	Listen           *string   `json:"listen"`
-	Replicas         []Replica `json:"replicas"`
-	CA               *string   `json:"ca"`
-	Cert             *string   `json:"cert"`
-	Key              *string   `json:"key"`
-	Metrics          *string   `json:"metrics"`
-	HistoryAge       *string   `json:"history-age"`
-	HistoryRevisions *int      `json:"history-revisions"`
-	HistoryBytes     *int64    `json:"history-bytes"`
-	Progress         *string   `json:"progress"`
-	MaxConnections   *int      `json:"max-connections"`
-	MaxStreams       *int      `json:"max-streams"`
-	MaxWatches       *int      `json:"max-watches"`
-	MaxRequests      *float64  `json:"max-requests"`
-	MaxBytes         *float64  `json:"max-bytes"`
-	LargeBytes       *int64    `json:"large-bytes"`
-	Stuck            *string   `json:"stuck"`
+	Name             *string    `json:"name"`
+	Cluster          *string    `json:"cluster"`
+	Etcd             *string    `json:"etcd"`
+	Listen           *string    `json:"listen"`
+	Replicas         *[]Replica `json:"replicas"`
+	CA               *string    `json:"ca"`
+	Cert             *string    `json:"cert"`
+	Key              *string    `json:"key"`
+	Metrics          *string    `json:"metrics"`
+	HistoryAge       *string    `json:"history-age"`
+	HistoryRevisions *int       `json:"history-revisions"`
+	HistoryBytes     *int64     `json:"history-bytes"`
+	Progress         *string    `json:"progress"`
+	MaxConnections   *int       `json:"max-connections"`
+	MaxStreams       *int       `json:"max-streams"`
+	MaxWatches       *int       `json:"max-watches"`
+	MaxRequests      *float64   `json:"max-requests"`
+	MaxBytes         *float64   `json:"max-bytes"`
+	LargeBytes       *int64     `json:"large-bytes"`
+	Stuck            *string    `json:"stuck"`
 }
 
 // ReadConfig reads a YAML file on top of the defaults. A key that is not known is an error that
 // names it.
 func ReadConfig(file string) (Config, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return Config{}, fmt.Errorf("API server configuration: %w", err)
-	}
-	c, err := parseConfig(b)
-	if err != nil {
-		return Config{}, fmt.Errorf("API server configuration %s: %w", file, err)
-	}
-	return c, nil
+	return configfile.Read("API server configuration", file, parseConfig)
 }
 
 func parseConfig(b []byte) (Config, error) {
-	var f configFile
-	if err := yaml.UnmarshalStrict(b, &f); err != nil {
+	c := DefaultConfig()
+	var d configfile.Durations
+	f := configFile{
+		Name: &c.Name, Cluster: &c.Cluster, Etcd: &c.Etcd, Listen: &c.Listen, Replicas: &c.Replicas,
+		CA: &c.CAFile, Cert: &c.CertFile, Key: &c.KeyFile, Metrics: &c.Metrics,
+		HistoryAge:       d.Text("history-age", &c.History.Age),
+		HistoryRevisions: &c.History.Revisions,
+		HistoryBytes:     &c.History.Bytes,
+		Progress:         d.Text("progress", &c.Progress),
+		MaxConnections:   &c.Limits.Connections,
+		MaxStreams:       &c.Limits.Streams,
+		MaxWatches:       &c.Limits.Watches,
+		MaxRequests:      &c.Limits.Requests,
+		MaxBytes:         &c.Limits.Bytes,
+		LargeBytes:       &c.Limits.Large,
+		Stuck:            d.Text("stuck", &c.Limits.Stuck),
+	}
+	if err := configfile.Decode(b, &f, d); err != nil {
 		return Config{}, err
 	}
-	c := DefaultConfig()
-	set(&c.Name, f.Name)
-	set(&c.Cluster, f.Cluster)
-	set(&c.Etcd, f.Etcd)
-	set(&c.Listen, f.Listen)
-	set(&c.CAFile, f.CA)
-	set(&c.CertFile, f.Cert)
-	set(&c.KeyFile, f.Key)
-	set(&c.Metrics, f.Metrics)
-	set(&c.History.Revisions, f.HistoryRevisions)
-	set(&c.History.Bytes, f.HistoryBytes)
-	set(&c.Limits.Connections, f.MaxConnections)
-	set(&c.Limits.Streams, f.MaxStreams)
-	set(&c.Limits.Watches, f.MaxWatches)
-	set(&c.Limits.Requests, f.MaxRequests)
-	set(&c.Limits.Bytes, f.MaxBytes)
-	set(&c.Limits.Large, f.LargeBytes)
-	c.Replicas = f.Replicas
-	for key, d := range map[string]struct {
-		to   *time.Duration
-		text *string
-	}{
-		"history-age": {&c.History.Age, f.HistoryAge}, "progress": {&c.Progress, f.Progress}, "stuck": {&c.Limits.Stuck, f.Stuck},
-	} {
-		if d.text == nil {
-			continue
-		}
-		v, err := time.ParseDuration(*d.text)
-		if err != nil {
-			return Config{}, fmt.Errorf("%s: %q is not a duration; write it as 90s or 5m", key, *d.text)
-		}
-		*d.to = v
+	if err := c.Validate(); err != nil {
+		return Config{}, err
 	}
-	return c, c.Validate()
-}
-
-func set[T any](to *T, v *T) {
-	if v != nil {
-		*to = *v
-	}
+	return c, nil
 }
