@@ -11,6 +11,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/weft-net/weft/kvstore"
 )
 
 // errLost is what a client says of a request whose answer it did not get.
@@ -150,32 +152,8 @@ func (k chaosKV) Delete(ctx context.Context, key string, opts ...clientv3.OpOpti
 	return through(k.chaos, ctx, func(ctx context.Context) (*clientv3.DeleteResponse, error) { return k.KV.Delete(ctx, key, opts...) })
 }
 
-func (k chaosKV) Txn(ctx context.Context) clientv3.Txn { return &chaosTxn{kv: k, ctx: ctx} }
-
-type chaosTxn struct {
-	kv           chaosKV
-	ctx          context.Context
-	cmps         []clientv3.Cmp
-	then, others []clientv3.Op
-}
-
-func (t *chaosTxn) If(cs ...clientv3.Cmp) clientv3.Txn {
-	t.cmps = append(t.cmps, cs...)
-	return t
-}
-
-func (t *chaosTxn) Then(ops ...clientv3.Op) clientv3.Txn {
-	t.then = append(t.then, ops...)
-	return t
-}
-
-func (t *chaosTxn) Else(ops ...clientv3.Op) clientv3.Txn {
-	t.others = append(t.others, ops...)
-	return t
-}
-
-func (t *chaosTxn) Commit() (*clientv3.TxnResponse, error) {
-	return through(t.kv.chaos, t.ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) {
-		return t.kv.KV.Txn(ctx).If(t.cmps...).Then(t.then...).Else(t.others...).Commit()
+func (k chaosKV) Txn(ctx context.Context) clientv3.Txn {
+	return kvstore.NewTxn(func(fill func(clientv3.Txn) clientv3.Txn) (*clientv3.TxnResponse, error) {
+		return through(k.chaos, ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) { return fill(k.KV.Txn(ctx)).Commit() })
 	})
 }

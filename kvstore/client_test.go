@@ -25,9 +25,14 @@ import (
 func secure(t *testing.T, ca *kvstoretest.CA, user string) (*kvstoretest.Server, kvstore.Config) {
 	t.Helper()
 	srv := kvstoretest.Start(t, kvstoretest.Options{CA: ca, Name: "server"})
-	cfg := srv.ClientConfig()
-	cfg.CertFile, cfg.KeyFile = ca.Issue(t, user, time.Hour)
-	return srv, cfg
+	return srv, srv.UserConfig(user)
+}
+
+// rooted is a server with TLS and a client of it as the user root.
+func rooted(t *testing.T) (*kvstoretest.Server, *kvstore.Client) {
+	t.Helper()
+	srv, cfg := secure(t, kvstoretest.NewCA(t, "ours"), kvstore.UserRoot)
+	return srv, kvstoretest.NewClient(t, cfg)
 }
 
 // wantReason makes requests until one fails with the reason, which must not need the timeout.

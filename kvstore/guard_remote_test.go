@@ -30,15 +30,10 @@ type peer struct {
 
 func newPeer(t *testing.T, weft bool, cfg kvstore.GuardConfig) *peer {
 	t.Helper()
-	ca := kvstoretest.NewCA(t, "ours")
-	srv, pc := secure(t, ca, kvstore.UserRoot)
-	p := &peer{guarded: &guarded{Server: srv}, cfg: pc, weft: weft}
-	p.root = kvstoretest.NewClient(t, pc)
-	p.direct = p.root
-	p.cfg.CertFile, p.cfg.KeyFile = ca.Issue(t, kvstore.UserRemote, time.Hour)
+	srv, root := rooted(t)
+	p := &peer{guarded: &guarded{Server: srv, direct: root}, cfg: srv.UserConfig(kvstore.UserRemote), root: root, weft: weft}
 	p.grant(t)
-	p.guard = kvstore.NewGuard(nil, cfg, kvstoretest.Log(t))
-	p.table = kvstoretest.Table()
+	p.begin(t, nil, cfg)
 	return p
 }
 
@@ -81,15 +76,12 @@ func (p *peer) session(t *testing.T) (end func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.client = c
 	p.guard.Use(c)
-	cfg := kvstoretest.WatchConfig()
-	cfg.Guard = p.guard
-	p.watch = kvstore.NewWatch(c, kvstoretest.Codec(), p.table, cfg, kvstoretest.Log(t))
-	p.watch.OwnedBy(func(k, _ string) string { return k[:2] })
-	stopGuard, stopWatch := kvstoretest.Go(t, p.guard.Run), kvstoretest.Go(t, p.watch.Run)
+	p.watchOwners(t)
+	stop := p.run(t)
 	return func() {
-		stopWatch()
-		stopGuard()
+		stop()
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
@@ -110,15 +102,10 @@ func (p *peer) epoch(t *testing.T) string {
 	return e.ID
 }
 
-func (p *peer) confirmAll(t *testing.T) {
+func (p *peer) confirmThree(t *testing.T) {
 	t.Helper()
 	for n := range 3 {
-		owner := fmt.Sprintf("n%d", n)
-		value, err := schema.Owners().Encode(owner, schema.Owner{Epoch: p.epoch(t), Complete: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.Put(p.root, schema.OwnersPrefix+owner, string(value))
+		p.says(t, fmt.Sprintf("n%d", n), p.epoch(t))
 	}
 }
 
@@ -137,9 +124,7 @@ func TestGuard_Remote(t *testing.T) {
 			p := newPeer(t, weft, cfg)
 			beat := func() { p.Put(p.root, schema.HeartbeatKey, string(schema.EncodeTime(time.Now()))) }
 			beat()
-			for n := range 3 {
-				p.publish(fmt.Sprintf("n%d", n), 5)
-			}
+			p.publishAll(3, 5)
 			end := p.session(t)
 			p.wantSynced(t, true)
 			p.wantEqual(t)
@@ -173,7 +158,7 @@ func TestGuard_Remote(t *testing.T) {
 			}
 			beat() // for a Cilium cluster the limit begins
 			if weft {
-				p.confirmAll(t)
+				p.confirmThree(t)
 			}
 			p.wantSynced(t, true)
 			p.wantEqual(t)

@@ -8,12 +8,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weft-net/weft/kvstore"
-	"github.com/weft-net/weft/kvstore/kvstoretest"
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
@@ -21,9 +19,7 @@ import (
 // names what it may not.
 func TestGuard_ReseedWithinRights(t *testing.T) {
 	t.Parallel()
-	ca := kvstoretest.NewCA(t, "ours")
-	_, cfg := secure(t, ca, kvstore.UserRoot)
-	root := kvstoretest.NewClient(t, cfg)
+	srv, root := rooted(t)
 	if _, err := kvstore.Init(t.Context(), root, kvstore.InitConfig{Cluster: "a", Nodes: []string{"a1", "a2"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -39,18 +35,11 @@ func TestGuard_ReseedWithinRights(t *testing.T) {
 		}
 	}
 
-	cfg.CertFile, cfg.KeyFile = ca.Issue(t, "node-a1", time.Hour)
-	node := kvstoretest.NewClient(t, cfg)
-	g := &guarded{client: node, direct: root, table: kvstoretest.Table()}
-	g.guard = kvstore.NewGuard(node, guardConfig(), kvstoretest.Log(t))
-	wc := kvstoretest.WatchConfig()
-	wc.Guard = g.guard
-	codec := kvstoretest.Codec()
-	codec.Prefix = schema.EndpointsPrefix
-	g.watch = kvstore.NewWatch(node, codec, g.table, wc, kvstoretest.Log(t))
+	g := &guarded{Server: srv, direct: root}
+	g.begin(t, srv.ClientAs("node-a1"), guardConfig())
+	g.watchOf(t, schema.EndpointsPrefix)
 	g.watch.OwnedBy(func(k, _ string) string { owner, _, _ := strings.Cut(k, "/"); return owner })
-	kvstoretest.Go(t, g.guard.Run)
-	kvstoretest.Go(t, g.watch.Run)
+	g.run(t)
 	g.wantSynced(t, true)
 
 	if _, err := root.Txn(t.Context()).Then(clientv3.OpDelete(schema.EndpointsPrefix, clientv3.WithPrefix())).Commit(); err != nil {
@@ -94,19 +83,11 @@ func TestGuard_ReseedLeases(t *testing.T) {
 	} {
 		t.Run(tt.prefix, func(t *testing.T) {
 			t.Parallel()
-			g := &guarded{Server: plain(t), table: kvstoretest.Table()}
-			g.direct = g.Client()
-			g.client = g.direct
-			g.revive(t, 1)
+			g := newUnwatched(t, 0, 0)
 			g.Fill(g.direct, tt.prefix, 3, "x")
-			g.guard = kvstore.NewGuard(g.client, guardConfig(), kvstoretest.Log(t))
-			wc := kvstoretest.WatchConfig()
-			wc.Guard = g.guard
-			codec := kvstoretest.Codec()
-			codec.Prefix = tt.prefix
-			g.watch = kvstore.NewWatch(g.client, codec, g.table, wc, kvstoretest.Log(t))
-			kvstoretest.Go(t, g.guard.Run)
-			kvstoretest.Go(t, g.watch.Run)
+			g.begin(t, g.direct, guardConfig())
+			g.watchOf(t, tt.prefix)
+			g.run(t)
 			g.wantSynced(t, true)
 			g.Commit(g.direct, clientv3.OpDelete(tt.prefix, clientv3.WithPrefix()))
 			g.wantHeld(t, 3)

@@ -34,11 +34,7 @@ func TestGuard_Restart(t *testing.T) {
 	cfg := guardConfig()
 	cfg.Brief = 300 * time.Millisecond
 	cfg.File = filepath.Join(t.TempDir(), "lineage")
-	g := &guarded{Server: plain(t)}
-	g.direct = g.Client()
-	g.revive(t, 1)
-	g.publish("n0", 20)
-	g.publish("n1", 20)
+	g := newUnwatched(t, 2, 20)
 	stop := g.start(t, cfg, nil)
 	g.wantSynced(t, true)
 	rows := g.checkpoint(t)
@@ -76,12 +72,7 @@ func TestGuard_RestartInHold(t *testing.T) {
 		g.Wipe()
 		g.wantHeld(t, 40)
 		g.revive(t, 2)
-		kvstoretest.Eventually(t, func() string {
-			if got := g.guard.Status().Epoch; got != epoch(2) {
-				return "epoch is " + got
-			}
-			return ""
-		})
+		g.wantEpoch(t, 2)
 	}
 	emptied := func(_ *testing.T, g *guarded) {
 		g.Commit(g.direct, clientv3.OpDelete(kvstoretest.Prefix, clientv3.WithPrefix()))
@@ -104,11 +95,7 @@ func TestGuard_RestartInHold(t *testing.T) {
 			t.Parallel()
 			cfg := guardConfig()
 			cfg.File = filepath.Join(t.TempDir(), "before", "lineage")
-			g := &guarded{Server: plain(t)}
-			g.direct = g.Client()
-			g.revive(t, 1)
-			g.publish("n0", 20)
-			g.publish("n1", 20)
+			g := newUnwatched(t, 2, 20)
 			stop := g.start(t, cfg, nil)
 			g.wantSynced(t, true)
 			rows := g.checkpoint(t)
@@ -132,7 +119,7 @@ func TestGuard_RestartInHold(t *testing.T) {
 			since := g.guard.Held(1)[0].Since
 			if tt.crash {
 				wantFile(t, cfg.File, 20)
-				wantEpoch(t, cfg.File, g.guard.Status().Epoch)
+				wantLineage(t, cfg.File, g.guard.Status().Epoch)
 				after := filepath.Join(t.TempDir(), "lineage")
 				for _, name := range []string{"", ".held"} {
 					b, err := os.ReadFile(cfg.File + name)
@@ -186,11 +173,7 @@ func TestGuard_RestartWithoutRows(t *testing.T) {
 			cfg := guardConfig()
 			cfg.Brief = 300 * time.Millisecond
 			cfg.File = filepath.Join(t.TempDir(), "lineage")
-			g := &guarded{Server: plain(t)}
-			g.direct = g.Client()
-			g.revive(t, 1)
-			g.publish("n0", 5)
-			g.publish("n1", 5)
+			g := newUnwatched(t, 2, 5)
 			stop := g.start(t, cfg, nil)
 			g.wantSynced(t, true)
 			g.Wipe()
@@ -198,7 +181,7 @@ func TestGuard_RestartWithoutRows(t *testing.T) {
 			g.revive(t, 2)
 			g.publish("n0", 3)
 			g.wantHeld(t, 7)
-			kvstoretest.Eventually(t, func() string { return diffEpoch(g, 2) })
+			g.wantEpoch(t, 2)
 			stop()
 			if by == "second-loss" {
 				g.Wipe()
@@ -209,7 +192,7 @@ func TestGuard_RestartWithoutRows(t *testing.T) {
 				g.publish("n0", 3)
 				g.revive(t, 3)
 				n = 3
-				kvstoretest.Eventually(t, func() string { return diffEpoch(g, 3) })
+				g.wantEpoch(t, 3)
 			}
 			g.wantHeld(t, 7)
 			g.wantSynced(t, false)
@@ -224,9 +207,7 @@ func TestGuard_RestartWithoutRows(t *testing.T) {
 				g.wantHeld(t, 5)
 				g.publish("n1", 5)
 			case "decision":
-				if d, all, err := g.guard.Adopt(t.Context(), "test"); err != nil || !all || d.Rows != 7 {
-					t.Fatalf("adopt: %+v, %v, %v", d, all, err)
-				}
+				g.adopt(t, 7)
 			}
 			g.wantSynced(t, true)
 			g.wantEqual(t)
@@ -244,12 +225,10 @@ func TestGuard_DamagedFile(t *testing.T) {
 	if err := os.WriteFile(cfg.File, []byte("weft-lineage"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g := &guarded{Server: plain(t)}
-	g.direct = g.Client()
-	g.revive(t, 1)
+	g := newUnwatched(t, 0, 0)
 	stop := g.start(t, cfg, nil)
 	g.wantSynced(t, true)
-	wantEpoch(t, cfg.File, epoch(1))
+	wantLineage(t, cfg.File, epoch(1))
 	stop() // saves once more
 	if err := g.guard.Status().FileError; err == nil || !strings.Contains(err.Error(), cfg.File) {
 		t.Errorf("got %v, want that %s was damaged", err, cfg.File)
@@ -271,29 +250,33 @@ func b2i(b bool) byte {
 // wantFile waits until the file of held keys has so many.
 func wantFile(t *testing.T, lineage string, keys int) {
 	t.Helper()
-	kvstoretest.Eventually(t, func() string {
-		b, err := os.ReadFile(lineage + ".held")
-		if err != nil && !os.IsNotExist(err) {
-			return err.Error()
-		}
-		if got := strings.Count(string(b), kvstoretest.Prefix); got != keys {
+	wantText(t, lineage+".held", func(text string) string {
+		if got := strings.Count(text, kvstoretest.Prefix); got != keys {
 			return fmt.Sprintf("%d keys are in the file, want %d", got, keys)
 		}
 		return ""
 	})
 }
 
-// wantEpoch waits for the lineage on disk to be that of an epoch: it is written after what is held.
-func wantEpoch(t *testing.T, lineage, epoch string) {
+// wantLineage waits for the lineage on disk to be that of an epoch: it is written after what is held.
+func wantLineage(t *testing.T, lineage, epoch string) {
 	t.Helper()
-	kvstoretest.Eventually(t, func() string {
-		b, err := os.ReadFile(lineage)
-		if err != nil && !os.IsNotExist(err) {
-			return err.Error()
-		}
-		if !strings.Contains(string(b), epoch) {
+	wantText(t, lineage, func(text string) string {
+		if !strings.Contains(text, epoch) {
 			return fmt.Sprintf("the file is not of epoch %s", epoch)
 		}
 		return ""
+	})
+}
+
+// wantText waits until a file, empty where there is none, is as wanted.
+func wantText(t *testing.T, file string, ok func(text string) string) {
+	t.Helper()
+	kvstoretest.Eventually(t, func() string {
+		b, err := os.ReadFile(file)
+		if err != nil && !os.IsNotExist(err) {
+			return err.Error()
+		}
+		return ok(string(b))
 	})
 }

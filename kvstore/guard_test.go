@@ -6,7 +6,6 @@ package kvstore_test
 import (
 	"encoding/hex"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -41,14 +40,20 @@ func guardConfig() kvstore.GuardConfig {
 
 func epoch(n byte) string { return strings.Repeat(hex.EncodeToString([]byte{n}), 16) }
 
-func newGuarded(t *testing.T, cfg kvstore.GuardConfig, rows int) *guarded {
+// newUnwatched is a store that nobody watches yet: with an epoch, and owners n0, n1, … of so many rows each.
+func newUnwatched(t *testing.T, owners, rows int) *guarded {
 	t.Helper()
 	g := &guarded{Server: plain(t)}
 	g.direct = g.Client()
 	g.revive(t, 1)
-	for n := range 10 {
-		g.publish(fmt.Sprintf("n%d", n), rows)
-	}
+	g.publishAll(owners, rows)
+	return g
+}
+
+// newGuarded is a store of ten owners that is watched.
+func newGuarded(t *testing.T, cfg kvstore.GuardConfig, rows int) *guarded {
+	t.Helper()
+	g := newUnwatched(t, 10, rows)
 	g.start(t, cfg, nil)
 	g.wantSynced(t, true)
 	return g
@@ -69,31 +74,90 @@ func (g *guarded) publish(owner string, rows int) {
 	g.Fill(g.direct, kvstoretest.Prefix+owner+"-", rows, "x")
 }
 
+func (g *guarded) publishAll(owners, rows int) {
+	for n := range owners {
+		g.publish(fmt.Sprintf("n%d", n), rows)
+	}
+}
+
 // confirm says that an owner has all its rows in the store.
 func (g *guarded) confirm(t *testing.T, owner string, n byte) {
 	t.Helper()
-	value, err := schema.Owners().Encode(owner, schema.Owner{Epoch: epoch(n), Complete: true})
+	g.says(t, owner, epoch(n))
+}
+
+func (g *guarded) says(t *testing.T, owner, epoch string) {
+	t.Helper()
+	value, err := schema.Owners().Encode(owner, schema.Owner{Epoch: epoch, Complete: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.Put(g.direct, schema.OwnersPrefix+owner, string(value))
 }
 
-func (g *guarded) start(t *testing.T, cfg kvstore.GuardConfig, before func()) (stop func()) {
+func (g *guarded) confirmAll(t *testing.T, owners int, n byte) {
 	t.Helper()
-	g.client = kvstoretest.NewClient(t, g.ProxyConfig())
-	g.guard = kvstore.NewGuard(g.client, cfg, kvstoretest.Log(t))
+	for i := range owners {
+		g.confirm(t, fmt.Sprintf("n%d", i), n)
+	}
+}
+
+// begin makes the guard of a client and an empty table.
+func (g *guarded) begin(t *testing.T, client *kvstore.Client, cfg kvstore.GuardConfig) {
+	g.client = client
+	g.guard = kvstore.NewGuard(client, cfg, kvstoretest.Log(t))
 	g.table = kvstoretest.Table()
+}
+
+// watchOf makes the guarded watch of a prefix.
+func (g *guarded) watchOf(t *testing.T, prefix string) {
 	wc := kvstoretest.WatchConfig()
 	wc.Guard = g.guard
-	g.watch = kvstore.NewWatch(g.client, kvstoretest.Codec(), g.table, wc, kvstoretest.Log(t))
+	codec := kvstoretest.Codec()
+	codec.Prefix = prefix
+	g.watch = kvstore.NewWatch(g.client, codec, g.table, wc, kvstoretest.Log(t))
+}
+
+// watchOwners makes the guarded watch of what owners publish.
+func (g *guarded) watchOwners(t *testing.T) {
+	g.watchOf(t, kvstoretest.Prefix)
 	g.watch.OwnedBy(func(k, _ string) string { owner, _, _ := strings.Cut(k, "-"); return owner })
-	if before != nil {
-		before()
-	}
+}
+
+// run runs the guard and the watch.
+func (g *guarded) run(t *testing.T) (stop func()) {
 	stopGuard := kvstoretest.Go(t, g.guard.Run)
 	g.stopWatch = kvstoretest.Go(t, g.watch.Run)
 	return func() { g.stopWatch(); stopGuard() }
+}
+
+func (g *guarded) start(t *testing.T, cfg kvstore.GuardConfig, before func()) (stop func()) {
+	t.Helper()
+	g.begin(t, kvstoretest.NewClient(t, g.ProxyConfig()), cfg)
+	g.watchOwners(t)
+	if before != nil {
+		before()
+	}
+	return g.run(t)
+}
+
+// wantEpoch waits until the guard has read of an epoch.
+func (g *guarded) wantEpoch(t *testing.T, n byte) {
+	t.Helper()
+	kvstoretest.Eventually(t, func() string {
+		if got := g.guard.Status().Epoch; got != epoch(n) {
+			return "epoch is " + got
+		}
+		return ""
+	})
+}
+
+// adopt gives up what is held, which must be so many rows, for everybody.
+func (g *guarded) adopt(t *testing.T, rows int) {
+	t.Helper()
+	if d, all, err := g.guard.Adopt(t.Context(), "test"); err != nil || !all || d.Rows != rows {
+		t.Fatalf("adopt: %+v, %v, %v", d, all, err)
+	}
 }
 
 func (g *guarded) wantSynced(t *testing.T, want bool) {
@@ -213,9 +277,7 @@ func TestGuard_EmptiedByHand(t *testing.T) {
 	if g.table.Len() != 200 {
 		t.Fatalf("%d rows, want all 200", g.table.Len())
 	}
-	for n := range 9 { // one never returns
-		g.publish(fmt.Sprintf("n%d", n), 20)
-	}
+	g.publishAll(9, 20) // one never returns
 	g.wantSynced(t, true)
 	g.wantEqual(t)
 }
@@ -257,9 +319,7 @@ func TestGuard_Decisions(t *testing.T) {
 		}
 		return ""
 	})
-	if d, all, err := g.guard.Adopt(t.Context(), "test"); err != nil || !all || d.Rows != 200 {
-		t.Fatalf("adopt: %+v, %v, %v", d, all, err)
-	}
+	g.adopt(t, 200)
 	g.wantSynced(t, true)
 	g.wantEqual(t)
 }
@@ -271,24 +331,13 @@ func TestGuard_Restored(t *testing.T) {
 		t.Run(fmt.Sprintf("overtaken-%v", overtaken), func(t *testing.T) {
 			t.Parallel()
 			g := newGuarded(t, guardConfig(), 2)
-			dir, old := g.Config().Dir, filepath.Join(t.TempDir(), "old")
-			g.Kill()
-			if err := os.CopyFS(old, os.DirFS(dir)); err != nil {
-				t.Fatal(err)
-			}
-			g.Restart()
+			old := filepath.Join(t.TempDir(), "old")
+			g.Save(old)
 			g.Delete(g.direct, kvstoretest.Prefix+"n0-000000") // comes back, and its owner deletes it again
 			g.publish("n1", 5)
 			g.wantEqual(t)
 			g.Proxy.Part()
-			g.Kill()
-			if err := os.RemoveAll(dir); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.CopyFS(dir, os.DirFS(old)); err != nil {
-				t.Fatal(err)
-			}
-			g.Restart()
+			g.RollBack(old)
 			if overtaken {
 				g.Burn(g.direct, 100)
 			}
@@ -332,10 +381,7 @@ func TestGuard_NextWatch(t *testing.T) {
 	t.Parallel()
 	g := newGuarded(t, guardConfig(), 2)
 	run := func() (stop func()) {
-		cfg := kvstoretest.WatchConfig()
-		cfg.Guard = g.guard
-		g.watch = kvstore.NewWatch(g.client, kvstoretest.Codec(), g.table, cfg, kvstoretest.Log(t))
-		g.watch.OwnedBy(func(k, _ string) string { owner, _, _ := strings.Cut(k, "-"); return owner })
+		g.watchOwners(t)
 		return kvstoretest.Go(t, g.watch.Run)
 	}
 	g.stopWatch()
@@ -353,9 +399,7 @@ func TestGuard_NextWatch(t *testing.T) {
 	g.wantHeld(t, 19)
 	g.wantSynced(t, false)
 	g.revive(t, 2)
-	for n := range 10 {
-		g.confirm(t, fmt.Sprintf("n%d", n), 2)
-	}
+	g.confirmAll(t, 10, 2)
 	g.wantSynced(t, true)
 	g.wantEqual(t)
 }
@@ -363,10 +407,7 @@ func TestGuard_NextWatch(t *testing.T) {
 // TestGuard_OneOwnerOfMany: a watch that sees rows of only one owner go asks what else went.
 func TestGuard_OneOwnerOfMany(t *testing.T) {
 	t.Parallel()
-	g := &guarded{Server: plain(t)}
-	g.direct = g.Client()
-	g.revive(t, 1)
-	g.publish("n0", 5)
+	g := newUnwatched(t, 1, 5)
 	g.start(t, guardConfig(), nil)
 	g.wantSynced(t, true)
 	g.Commit(g.direct, clientv3.OpDelete(kvstoretest.Prefix, clientv3.WithPrefix()), clientv3.OpDelete(schema.EpochKey))
@@ -390,12 +431,7 @@ func TestGuard_WordBeforeRows(t *testing.T) {
 			if by == "limit" {
 				cfg.Limit, cfg.Owners = time.Second, false
 			}
-			g := &guarded{Server: plain(t)}
-			g.direct = g.Client()
-			g.revive(t, 1)
-			for n := range 10 {
-				g.publish(fmt.Sprintf("n%d", n), 20)
-			}
+			g := newUnwatched(t, 10, 20)
 			// The guard is connected all the time, the watch is not.
 			g.start(t, cfg, func() { g.guard.Use(g.direct) })
 			g.wantSynced(t, true)
@@ -406,15 +442,11 @@ func TestGuard_WordBeforeRows(t *testing.T) {
 			g.Wipe()
 			g.wantHeld(t, 200)
 			g.Proxy.Part()
-			for n := range 10 {
-				g.publish(fmt.Sprintf("n%d", n), 20)
-			}
+			g.publishAll(10, 20)
 			g.revive(t, 2)
 			switch by {
 			case "word":
-				for n := range 10 {
-					g.confirm(t, fmt.Sprintf("n%d", n), 2)
-				}
+				g.confirmAll(t, 10, 2)
 				kvstoretest.Eventually(t, func() string {
 					for _, o := range g.guard.Status().Hold.Owners {
 						if !o.Confirmed {

@@ -24,7 +24,7 @@ func TestGuard_WipedTwice(t *testing.T) {
 			g.Proxy.Rejoin()
 			g.wantHeld(t, 200)
 			g.revive(t, 2)
-			kvstoretest.Eventually(t, func() string { return diffEpoch(g, 2) })
+			g.wantEpoch(t, 2)
 			before := g.guard.Status().Generation
 			g.Wipe()
 			kvstoretest.Eventually(t, func() string {
@@ -36,29 +36,16 @@ func TestGuard_WipedTwice(t *testing.T) {
 			g.wantHeld(t, 200)
 			g.wantSynced(t, false)
 			g.revive(t, 3)
-			kvstoretest.Eventually(t, func() string { return diffEpoch(g, 3) })
-			for n := range 9 {
-				g.publish(fmt.Sprintf("n%d", n), 15)
-			}
+			g.wantEpoch(t, 3)
+			g.publishAll(9, 15)
 			g.wantHeld(t, 65)
 			if by == "decision" {
-				if d, all, err := g.guard.Adopt(t.Context(), "test"); err != nil || !all || d.Rows != 65 {
-					t.Fatalf("adopt: %+v, %v, %v", d, all, err)
-				}
+				g.adopt(t, 65)
 			} else {
-				for n := range 10 {
-					g.confirm(t, fmt.Sprintf("n%d", n), 3)
-				}
+				g.confirmAll(t, 10, 3)
 			}
 			g.wantSynced(t, true)
 			g.wantEqual(t)
 		})
 	}
-}
-
-func diffEpoch(g *guarded, n byte) string {
-	if got := g.guard.Status().Epoch; got != epoch(n) {
-		return "epoch is " + got
-	}
-	return ""
 }

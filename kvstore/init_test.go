@@ -7,7 +7,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/kvstoretest"
@@ -16,14 +15,7 @@ import (
 
 func TestInit(t *testing.T) {
 	t.Parallel()
-	ca := kvstoretest.NewCA(t, "ours")
-	srv, cfg := secure(t, ca, kvstore.UserRoot)
-	root := kvstoretest.NewClient(t, cfg)
-	as := func(user string) *kvstore.Client {
-		c := cfg
-		c.CertFile, c.KeyFile = ca.Issue(t, user, time.Hour)
-		return kvstoretest.NewClient(t, c)
-	}
+	srv, root := rooted(t)
 	ic := kvstore.InitConfig{Cluster: "a", Nodes: []string{"a1"}, Remotes: []string{"c"}}
 
 	first, err := kvstore.Init(t.Context(), root, ic)
@@ -48,7 +40,7 @@ func TestInit(t *testing.T) {
 		}
 	}
 	ic.Nodes = append(ic.Nodes, "z2")
-	third, err := kvstore.Init(t.Context(), as(kvstore.UserAdmin("a")), ic)
+	third, err := kvstore.Init(t.Context(), srv.ClientAs(kvstore.UserAdmin("a")), ic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +58,7 @@ func TestInit(t *testing.T) {
 		_, err := c.List(t.Context(), prefix, kvstore.ListOptions{})
 		return err
 	}
-	node, remote, operator, local := as("node-a1"), as("remote"), as("operator-a"), as("local-a")
+	node, remote, operator, local := srv.ClientAs("node-a1"), srv.ClientAs("remote"), srv.ClientAs("operator-a"), srv.ClientAs("local-a")
 	for _, tt := range []struct {
 		name string
 		do   func(c *kvstore.Client, key string) error
@@ -87,7 +79,7 @@ func TestInit(t *testing.T) {
 		{"remote-reads", list, remote, []string{"cilium/state/", schema.HeartbeatReadPrefix, "cilium/synced/a/", "weft/v1/owners/"}, true},
 		{"remote-reads-more", list, remote, []string{"weft/v1/services/", "cilium/cluster-config/", "cilium/cache/", "cilium/synced/b/"}, false},
 		{"remote-writes", put, remote, []string{"cilium/state/ip/v1/default/10.0.0.1", "weft/v1/owners/a1", "cilium/.heartbeat"}, false},
-		{"another-remote-reads", list, as("remote-c"), []string{"cilium/state/"}, true},
+		{"another-remote-reads", list, srv.ClientAs("remote-c"), []string{"cilium/state/"}, true},
 		{"operator-writes", put, operator, []string{
 			"cilium/.heartbeat", "cilium/cluster-config/a", "cilium/state/services/v1/a/ns/web", "weft/v1/elections/operator/1",
 			"cilium/state/identities/v1/id/1", "cilium/synced/a/cilium/state/nodes/v1",
@@ -95,7 +87,7 @@ func TestInit(t *testing.T) {
 		{"operator-writes-others", put, operator, []string{"cilium/state/nodes/v1/a/a1", "cilium/cluster-config/b"}, false},
 		{"local-reads", list, local, []string{"cilium/cache/", "cilium/cluster-config/", "cilium/synced/"}, true},
 		{"local-reads-more", list, local, []string{"cilium/state/"}, false},
-		{"stranger", list, as("somebody"), []string{"cilium/state/"}, false},
+		{"stranger", list, srv.ClientAs("somebody"), []string{"cilium/state/"}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, key := range tt.keys {

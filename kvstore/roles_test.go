@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -16,21 +15,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weft-net/weft/kvstore"
-	"github.com/weft-net/weft/kvstore/kvstoretest"
 )
 
 // TestRoles_WhatEachMay asks an etcd with auth for one key of each kind: every user may do what its
 // work needs and nothing else.
 func TestRoles_WhatEachMay(t *testing.T) {
 	t.Parallel()
-	ca := kvstoretest.NewCA(t, "ours")
-	srv, cfg := secure(t, ca, kvstore.UserRoot)
-	root := kvstoretest.NewClient(t, cfg)
-	as := func(user string) *kvstore.Client {
-		c := cfg
-		c.CertFile, c.KeyFile = ca.Issue(t, user, time.Hour)
-		return kvstoretest.NewClient(t, c)
-	}
+	srv, root := rooted(t)
 	users := []string{"node-a1", "operator-a", "remote", "remote-c", "local-a", "admin-a", "somebody"}
 	if _, err := kvstore.Init(t.Context(), root, kvstore.InitConfig{
 		Cluster: "a", Nodes: []string{"a1", "a2"}, Remotes: []string{"c"},
@@ -39,7 +30,7 @@ func TestRoles_WhatEachMay(t *testing.T) {
 	}
 	clients := map[string]*kvstore.Client{}
 	for _, u := range users {
-		clients[u] = as(u)
+		clients[u] = srv.ClientAs(u)
 	}
 	want := map[string]string{ // node-a1, operator-a, remote, remote-c, local-a, admin-a, somebody
 		"cilium/.heartbeat":                     "r  rw r  r  r  rw -",
@@ -174,7 +165,7 @@ func TestRoles_WhatEachMay(t *testing.T) {
 		for _, u := range []string{"node-a2", "operator-a", "remote", "local-a", "somebody"} {
 			c := clients[u]
 			if c == nil {
-				c = as(u)
+				c = srv.ClientAs(u)
 				clients[u] = c
 			}
 			if u == "operator-a" && name == "end-a-lease-of-somebody-else" {

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -48,6 +49,7 @@ type Server struct {
 	alive   bool
 	guarded bool
 
+	ca                        *CA    // nil without TLS
 	caFile, certFile, keyFile string // of clients; "" without TLS
 }
 
@@ -72,7 +74,7 @@ func Start(t testing.TB, opts Options) *Server {
 	}
 	s := &Server{Server: e, t: t, alive: true, guarded: opts.Guarded}
 	if opts.CA != nil {
-		s.caFile = opts.CA.File
+		s.ca, s.caFile = opts.CA, opts.CA.File
 		s.certFile, s.keyFile = opts.CA.issue(t, kvstore.UserRoot, opts.Name+"-client", time.Hour)
 	}
 	s.Proxy = newProxy(t, addr)
@@ -101,6 +103,20 @@ func (s *Server) ProxyConfig() kvstore.Config {
 	}
 	cfg.Endpoints = []string{scheme + s.Proxy.Addr()}
 	return cfg
+}
+
+// UserConfig reaches the server directly with a new certificate of a user. The server must have a CA.
+func (s *Server) UserConfig(user string) kvstore.Config {
+	s.t.Helper()
+	cfg := s.ClientConfig()
+	cfg.CertFile, cfg.KeyFile = s.ca.Issue(s.t, user, time.Hour)
+	return cfg
+}
+
+// ClientAs returns a client with a new certificate of a user. It ends with the test.
+func (s *Server) ClientAs(user string) *kvstore.Client {
+	s.t.Helper()
+	return NewClient(s.t, s.UserConfig(user))
 }
 
 // Client returns a client that ends with the test.
@@ -145,6 +161,29 @@ func (s *Server) Wipe() {
 	s.t.Helper()
 	s.alive = false
 	if err := s.Server.Wipe(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.Restart()
+}
+
+// Save copies the data of the server into a directory that is not there yet, and starts it again.
+func (s *Server) Save(dir string) {
+	s.t.Helper()
+	s.Kill()
+	if err := os.CopyFS(dir, os.DirFS(s.Config().Dir)); err != nil {
+		s.t.Fatal(err)
+	}
+	s.Restart()
+}
+
+// RollBack makes the server go on with the data that Save copied.
+func (s *Server) RollBack(dir string) {
+	s.t.Helper()
+	s.Kill()
+	if err := os.RemoveAll(s.Config().Dir); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.CopyFS(s.Config().Dir, os.DirFS(dir)); err != nil {
 		s.t.Fatal(err)
 	}
 	s.Restart()
