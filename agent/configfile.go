@@ -8,12 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/weft-net/weft/internal/configfile"
 )
 
 // maxConfigFile bounds the file, in bytes: a file that is larger is not ours.
@@ -27,17 +28,16 @@ func ReadConfig(file string, env func(string) (string, bool)) (Config, error) {
 	c := DefaultConfig()
 	var errs []error
 	if file != "" {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return Config{}, fmt.Errorf("config: %w", err)
+		var err error
+		c, err = configfile.Read("config", file, func(data []byte) (Config, error) {
+			err := c.ApplyYAML(data)
+			return c, err
+		})
+		var setting *ConfigError
+		if err != nil && !errors.As(err, &setting) {
+			return Config{}, err
 		}
-		if err := c.ApplyYAML(data); err != nil {
-			var setting *ConfigError
-			if err = fmt.Errorf("config %s: %w", file, err); !errors.As(err, &setting) {
-				return Config{}, err
-			}
-			errs = append(errs, err)
-		}
+		errs = append(errs, err)
 	}
 	errs = append(errs, c.ApplyEnv(env))
 	return c, errors.Join(errs...)
