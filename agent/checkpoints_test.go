@@ -57,14 +57,16 @@ type confirmed interface {
 	MarkSynced(src state.Source)
 }
 
-var meshWithB = clustermesh.Status{
-	Directory: clustermesh.DirectoryStatus{Read: time.Unix(1, 0)},
-	Remotes:   []clustermesh.RemoteStatus{{Name: "b", ID: 2, Phase: clustermesh.PhaseReady}},
+func meshWithB() *clustermesh.Status {
+	return &clustermesh.Status{
+		Directory: clustermesh.DirectoryStatus{Read: time.Unix(1, 0)},
+		Remotes:   []clustermesh.RemoteStatus{{Name: "b", ID: 2, Phase: clustermesh.PhaseReady}},
+	}
 }
 
 func TestCheckpoints_RemoteComesBack(t *testing.T) {
 	dir := t.TempDir()
-	c, before := newKept(dir, &meshWithB)
+	c, before := newKept(dir, meshWithB())
 	before.nodes.Expect(clustermesh.SourceOf("b"))
 	c.save()
 	if _, err := os.Stat(c.path("b")); !errors.Is(err, fs.ErrNotExist) {
@@ -73,7 +75,7 @@ func TestCheckpoints_RemoteComesBack(t *testing.T) {
 	fillRemote(before)
 	c.save()
 
-	c, after := newKept(dir, &meshWithB)
+	c, after := newKept(dir, meshWithB())
 	if id := c.ID("b"); id != 2 {
 		t.Fatalf("id %d", id)
 	}
@@ -117,7 +119,7 @@ func rowsOf[K comparable, V any](t *state.Table[K, V]) map[string]V {
 }
 
 func TestCheckpoints_FollowTheMesh(t *testing.T) {
-	mesh := meshWithB
+	mesh := *meshWithB()
 	c, tables := newKept(t.TempDir(), &mesh)
 	there := func(want bool) {
 		t.Helper()
@@ -149,7 +151,7 @@ func TestCheckpoints_FollowTheMesh(t *testing.T) {
 	there(false)
 
 	// One that lost its id was drained, and does not come back by its file.
-	mesh = meshWithB
+	mesh = *meshWithB()
 	tables.ips.Put(clustermesh.SourceOf("b"), 9, schema.IPKey{Cluster: "b", Prefix: netip.MustParsePrefix("10.2.0.2/32")}, schema.IP{ID: 2<<16 + 1})
 	c.save()
 	there(true)
@@ -160,7 +162,7 @@ func TestCheckpoints_FollowTheMesh(t *testing.T) {
 
 func TestCheckpoints_CannotWrite(t *testing.T) {
 	dir := t.TempDir()
-	c, tables := newKept(dir, &meshWithB)
+	c, tables := newKept(dir, meshWithB())
 	fillRemote(tables)
 	if err := os.WriteFile(filepath.Join(dir, "checkpoint"), nil, 0o600); err != nil {
 		t.Fatal(err)

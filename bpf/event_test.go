@@ -18,7 +18,7 @@ import (
 )
 
 func TestEvents_OnePerChange(t *testing.T) {
-	r := newRig(t, small(), modes[0])
+	r := newRig(t, small(), modes()[0])
 	client, server := netip.AddrPortFrom(ipv4.pod, 1000), netip.AddrPortFrom(ipv4.pod2, 80)
 	back := tcp(server, client, syn|ack)
 	back.From = podMAC2

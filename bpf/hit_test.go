@@ -33,13 +33,13 @@ func (r *rig) benchmark(b *testing.B, program *ebpf.Program, ifindex uint32, in 
 // The two hits are of packets that no run changes: towards the world they do not age, and a packet
 // that is delivered does not either.
 func BenchmarkHit_World(b *testing.B) {
-	r := newRig(b, small(), modes[0])
+	r := newRig(b, small(), modes()[0])
 	f := frame{To: gatewayMAC, From: podMAC, Source: ipv4.pod, Dest: ipv4.world, TTL: 64, Protocol: protoTCP, Sport: 1000, Dport: 80, Flags: ack}
 	r.benchmark(b, r.FromEndpoint, lxc(1), f.encode())
 }
 
 func BenchmarkHit_Delivered(b *testing.B) {
-	r := newRig(b, small(), modes[0])
+	r := newRig(b, small(), modes()[0])
 	f := frame{To: wireMAC, From: peerMAC, Source: ipv4.other, Dest: ipv4.pod, TTL: 64, Protocol: protoTCP, Sport: 1000, Dport: 80, Flags: ack}
 	r.benchmark(b, r.FromNetdev, r.wire, f.encode())
 }
@@ -53,7 +53,7 @@ func BenchmarkDecide(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			cfg := small()
 			cfg.ReportEvents = events
-			r := newRig(b, cfg, modes[0])
+			r := newRig(b, cfg, modes()[0])
 			f := frame{To: gatewayMAC, From: podMAC, Source: ipv4.pod, Dest: ipv4.world, TTL: 64, Protocol: protoTCP, Sport: 1000, Dport: 80, Flags: rst}
 			r.run(r.FromEndpoint, lxc(1), f.encode())
 			// A SYN that resets, too, finds its connection closing and is decided as new in each run.

@@ -11,7 +11,7 @@ import (
 // TestHops_Shared: a second connection to a destination asks for no route, and a third one after
 // the second is over does.
 func TestHops_Shared(t *testing.T) {
-	for _, m := range modes {
+	for _, m := range modes() {
 		t.Run(m.name, func(t *testing.T) {
 			eachFamily(t, func(t *testing.T, a addresses) {
 				r := newRig(t, small(), m)

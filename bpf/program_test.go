@@ -16,7 +16,7 @@ import (
 
 func TestFromEndpoint_Native(t *testing.T) {
 	eachFamily(t, func(t *testing.T, a addresses) {
-		r := newRig(t, small(), modes[0])
+		r := newRig(t, small(), modes()[0])
 		out := tcp(netip.AddrPortFrom(a.pod, 1000), netip.AddrPortFrom(a.other, 80), syn)
 		back := tcp(netip.AddrPortFrom(a.other, 80), netip.AddrPortFrom(a.pod, 1000), syn|ack)
 		back.From, back.To = peerMAC, wireMAC
@@ -45,7 +45,7 @@ func TestFromEndpoint_Native(t *testing.T) {
 }
 
 func TestFromEndpoint_Tunnel(t *testing.T) {
-	for _, m := range modes[1:] {
+	for _, m := range modes()[1:] {
 		t.Run(m.name, func(t *testing.T) {
 			outer := pick(4)
 			if m.flags&NodeIPv6 != 0 {
@@ -82,7 +82,7 @@ func TestFromEndpoint_Tunnel(t *testing.T) {
 }
 
 func TestFromNetdev_Tunnel(t *testing.T) {
-	for _, m := range modes[1:] {
+	for _, m := range modes()[1:] {
 		t.Run(m.name, func(t *testing.T) {
 			outer := pick(4)
 			if m.flags&NodeIPv6 != 0 {
@@ -119,7 +119,7 @@ func TestFromNetdev_Tunnel(t *testing.T) {
 // comes with one is compared in package model, where a test can say which.
 func TestFromOverlay_NoTunnel(t *testing.T) {
 	eachFamily(t, func(t *testing.T, a addresses) {
-		r := newRig(t, small(), modes[0])
+		r := newRig(t, small(), modes()[0])
 		in := tcp(netip.AddrPortFrom(a.other, 1000), netip.AddrPortFrom(a.pod, 80), syn)
 		script(t, r, []step{{at: fromVXLAN, in: in, verdict: dropped, reason: DropTunnel}})
 		var entry Flow
@@ -132,7 +132,7 @@ func TestFromOverlay_NoTunnel(t *testing.T) {
 
 func TestFromEndpoint_Refused(t *testing.T) {
 	eachFamily(t, func(t *testing.T, a addresses) {
-		r := newRig(t, small(), modes[0])
+		r := newRig(t, small(), modes()[0])
 		good := tcp(netip.AddrPortFrom(a.pod, 1000), netip.AddrPortFrom(a.other, 80), syn)
 		group := netip.MustParseAddr("224.0.0.1")
 		if a.pod.Is6() {
@@ -165,7 +165,7 @@ func TestFromEndpoint_Refused(t *testing.T) {
 
 func TestToEndpoint_HostAndReply(t *testing.T) {
 	eachFamily(t, func(t *testing.T, a addresses) {
-		r := newRig(t, small(), modes[0])
+		r := newRig(t, small(), modes()[0])
 		in := tcp(netip.AddrPortFrom(a.self, 1000), netip.AddrPortFrom(a.pod, 80), syn)
 		in.To, in.From = podMAC, gatewayMAC
 		wrong := in.change(func(f *frame) { f.Dest = a.pod2 })
@@ -181,7 +181,7 @@ func TestToEndpoint_HostAndReply(t *testing.T) {
 
 func TestFromHost_Tunnel(t *testing.T) {
 	eachFamily(t, func(t *testing.T, a addresses) {
-		r := newRig(t, small(), modes[1])
+		r := newRig(t, small(), modes()[1])
 		out := tcp(netip.AddrPortFrom(a.self, 1000), netip.AddrPortFrom(a.other, 80), syn)
 		program, ifindex := r.hook(fromHost)
 		verdict, raw := r.run(program, ifindex, out.encode())
@@ -196,7 +196,7 @@ func TestFromHost_Tunnel(t *testing.T) {
 }
 
 func TestPressure_YoungMovesWithTheReply(t *testing.T) {
-	r := newRig(t, small(), modes[0])
+	r := newRig(t, small(), modes()[0])
 	r.put(r.Runtime, uint32(0), Settings{Pressure: 1})
 	client, server := netip.AddrPortFrom(ipv4.pod, 1000), netip.AddrPortFrom(ipv4.pod2, 80)
 	tables := func() string {

@@ -47,7 +47,7 @@ func (n *node) serve(id uint32, at netip.Addr, backends ...netip.Addr) {
 }
 
 func TestService_Reaches(t *testing.T) {
-	for _, m := range modes {
+	for _, m := range modes() {
 		t.Run(m.name, func(t *testing.T) {
 			w := newWorld(t, m, 1500)
 			client := w.a.pods[0]
@@ -86,7 +86,7 @@ func TestService_Reaches(t *testing.T) {
 
 // TestService_Errors: an error about a translated packet reaches the socket that sent it.
 func TestService_Errors(t *testing.T) {
-	for _, m := range modes {
+	for _, m := range modes() {
 		t.Run(m.name, func(t *testing.T) {
 			w := newWorld(t, m, 1500)
 			client := w.a.pods[0]
@@ -132,7 +132,7 @@ func TestService_Errors(t *testing.T) {
 
 // TestMTU_TooBigIsAnswered: the endpoint's route says 1500, the path less.
 func TestMTU_TooBigIsAnswered(t *testing.T) {
-	for _, m := range modes {
+	for _, m := range modes() {
 		t.Run(m.name, func(t *testing.T) {
 			w := newWorld(t, m, 1500)
 			client, far := w.a.pods[0], w.b.pods[0]
@@ -193,7 +193,7 @@ func pathMTU(t *testing.T, from *pod, at netip.AddrPort, family int) int {
 
 // TestTTL_OverIsAnswered: the node is a router and says so.
 func TestTTL_OverIsAnswered(t *testing.T) {
-	w := newWorld(t, modes[0], 1500)
+	w := newWorld(t, modes()[0], 1500)
 	for _, family := range []int{4, 6} {
 		for _, to := range []*pod{w.a.pods[1], w.b.pods[0]} {
 			before := w.a.drops(DropTTL, Egress)

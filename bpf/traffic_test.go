@@ -158,7 +158,7 @@ func ping(ns *netns.NS, to netip.Addr, size int, args ...string) error {
 
 // TestTraffic_Reaches sends everything from everybody to everybody, in all modes.
 func TestTraffic_Reaches(t *testing.T) {
-	for _, m := range modes {
+	for _, m := range modes() {
 		t.Run(m.name, func(t *testing.T) {
 			w := newWorld(t, m, 1500)
 			near, far, client := w.a.pods[1], w.b.pods[0], w.a.pods[0]

@@ -20,7 +20,7 @@ func TestService_Translated(t *testing.T) {
 				continue
 			}
 			t.Run(p.name, func(t *testing.T) {
-				r := newRig(t, small(), modes[0])
+				r := newRig(t, small(), modes()[0])
 				r.put(r.Frontends, FrontendKey{Address: Address(a.vip), Port: Port(80), Protocol: p.protocol}, Frontend{Service: 7, Count: 1})
 				r.put(r.Backends, BackendKey{Service: 7}, Backend{Address: Address(a.pod2), Port: Port(p.port)})
 				out := tcp(netip.AddrPortFrom(a.pod, 1000), netip.AddrPortFrom(a.vip, 80), 0)
@@ -38,7 +38,7 @@ func TestService_Translated(t *testing.T) {
 
 func TestService_Itself(t *testing.T) {
 	eachFamily(t, func(t *testing.T, a addresses) {
-		r := newRig(t, small(), modes[0])
+		r := newRig(t, small(), modes()[0])
 		loopback := small().LoopbackIPv4
 		if a.pod.Is6() {
 			loopback = small().LoopbackIPv6
@@ -55,7 +55,7 @@ func TestService_Itself(t *testing.T) {
 }
 
 func TestService_PortOfSCTP(t *testing.T) {
-	r := newRig(t, small(), modes[0])
+	r := newRig(t, small(), modes()[0])
 	r.put(r.Frontends, FrontendKey{Address: Address(vip4), Port: Port(80), Protocol: protoSCTP}, Frontend{Service: 7, Count: 1})
 	r.put(r.Backends, BackendKey{Service: 7}, Backend{Address: Address(ipv4.pod2), Port: Port(8080)})
 	out := tcp(netip.AddrPortFrom(ipv4.pod, 1000), netip.AddrPortFrom(vip4, 80), 0)
@@ -66,7 +66,7 @@ func TestService_PortOfSCTP(t *testing.T) {
 // TestService_ErrorTranslated: an error of the backend looks to the client as the service's.
 func TestService_ErrorTranslated(t *testing.T) {
 	eachFamily(t, func(t *testing.T, a addresses) {
-		r := newRig(t, small(), modes[0])
+		r := newRig(t, small(), modes()[0])
 		r.put(r.Frontends, FrontendKey{Address: Address(a.vip), Port: Port(80), Protocol: protoUDP}, Frontend{Service: 7, Count: 1})
 		r.put(r.Backends, BackendKey{Service: 7}, Backend{Address: Address(a.pod2), Port: Port(8080)})
 		out := tcp(netip.AddrPortFrom(a.pod, 1000), netip.AddrPortFrom(a.vip, 80), 0)
@@ -89,7 +89,7 @@ func TestService_ErrorTranslated(t *testing.T) {
 
 func TestFragments_FollowTheFirst(t *testing.T) {
 	eachFamily(t, func(t *testing.T, a addresses) {
-		r := newRig(t, small(), modes[0])
+		r := newRig(t, small(), modes()[0])
 		r.put(r.Frontends, FrontendKey{Address: Address(a.vip), Port: Port(80), Protocol: protoUDP}, Frontend{Service: 7, Count: 1})
 		r.put(r.Backends, BackendKey{Service: 7}, Backend{Address: Address(a.pod2), Port: Port(8080)})
 		first := tcp(netip.AddrPortFrom(a.pod, 1000), netip.AddrPortFrom(a.vip, 80), 0)
@@ -106,7 +106,7 @@ func TestFragments_FollowTheFirst(t *testing.T) {
 // TestRaise_KeepsBackend: what is established keeps its backend when services change, also when it
 // is decided again; what begins anew does not.
 func TestRaise_KeepsBackend(t *testing.T) {
-	r := newRig(t, small(), modes[0])
+	r := newRig(t, small(), modes()[0])
 	r.put(r.Frontends, FrontendKey{Address: Address(vip4), Port: Port(80), Protocol: protoTCP}, Frontend{Service: 7, Count: 1})
 	r.put(r.Backends, BackendKey{Service: 7}, Backend{Address: Address(ipv4.pod2), Port: Port(8080)})
 	out := tcp(netip.AddrPortFrom(ipv4.pod, 1000), netip.AddrPortFrom(vip4, 80), syn)

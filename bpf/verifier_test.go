@@ -23,16 +23,6 @@ import (
 
 var update = flag.Bool("update", false, "write what the verifier says into testdata")
 
-// switches are the booleans of the configuration.
-var switches = []struct {
-	name string
-	set  func(*Config, bool)
-}{
-	{"tunnel-over-ipv4", func(c *Config, on bool) { c.TunnelOverIPv4 = on }},
-	{"tunnel-over-ipv6", func(c *Config, on bool) { c.TunnelOverIPv6 = on }},
-	{"events", func(c *Config, on bool) { c.ReportEvents = on }},
-}
-
 var processed = regexp.MustCompile(`processed (\d+) insns .* total_states (\d+)`)
 
 // TestVerifier_Golden loads every program with every combination of the switches, so that a change
@@ -41,6 +31,15 @@ var processed = regexp.MustCompile(`processed (\d+) insns .* total_states (\d+)`
 func TestVerifier_Golden(t *testing.T) {
 	netns.RequireRoot(t)
 	const golden = "testdata/verifier.txt"
+	// The booleans of the configuration.
+	switches := []struct {
+		name string
+		set  func(*Config, bool)
+	}{
+		{"tunnel-over-ipv4", func(c *Config, on bool) { c.TunnelOverIPv4 = on }},
+		{"tunnel-over-ipv6", func(c *Config, on bool) { c.TunnelOverIPv6 = on }},
+		{"events", func(c *Config, on bool) { c.ReportEvents = on }},
+	}
 	var got bytes.Buffer
 	release := kernelSeries(t)
 	fmt.Fprintf(&got, "Linux %s: instructions checked and states kept by the verifier; instructions of the program with its functions\n", release)

@@ -51,10 +51,12 @@ type mode struct {
 	flags uint32 // of the row of a peer
 }
 
-var modes = []mode{
-	{"native", 0},
-	{"vxlan-over-ipv4", NodeTunnel},
-	{"vxlan-over-ipv6", NodeTunnel | NodeIPv6},
+func modes() []mode {
+	return []mode{
+		{"native", 0},
+		{"vxlan-over-ipv4", NodeTunnel},
+		{"vxlan-over-ipv6", NodeTunnel | NodeIPv6},
+	}
 }
 
 // world is two nodes with a wire between them, two pods on the first and one on the second.

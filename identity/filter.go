@@ -11,29 +11,31 @@ import (
 
 // defaultFilter ignores what differs between replicas of the same workload or says nothing about
 // it, and so would only cost numbers.
-var defaultFilter = []string{
-	"reserved:.*",
-	"io\\.kubernetes\\.pod\\.namespace",
-	"io\\.cilium\\.k8s\\.namespace\\.labels",
-	"app\\.kubernetes\\.io",
-	"!io\\.kubernetes",
-	"!kubernetes\\.io",
-	"!statefulset\\.kubernetes\\.io/pod-name",
-	"!apps\\.kubernetes\\.io/pod-index",
-	"!batch\\.kubernetes\\.io/job-completion-index",
-	"!batch\\.kubernetes\\.io/controller-uid",
-	"!.*beta\\.kubernetes\\.io",
-	"!k8s\\.io",
-	"!pod-template-generation",
-	"!pod-template-hash",
-	"!controller-revision-hash",
-	"!annotation.*",
-	"!controller-uid",
-	"!etcd_node",
+func defaultFilter() []string {
+	return []string{
+		"reserved:.*",
+		"io\\.kubernetes\\.pod\\.namespace",
+		"io\\.cilium\\.k8s\\.namespace\\.labels",
+		"app\\.kubernetes\\.io",
+		"!io\\.kubernetes",
+		"!kubernetes\\.io",
+		"!statefulset\\.kubernetes\\.io/pod-name",
+		"!apps\\.kubernetes\\.io/pod-index",
+		"!batch\\.kubernetes\\.io/job-completion-index",
+		"!batch\\.kubernetes\\.io/controller-uid",
+		"!.*beta\\.kubernetes\\.io",
+		"!k8s\\.io",
+		"!pod-template-generation",
+		"!pod-template-hash",
+		"!controller-revision-hash",
+		"!annotation.*",
+		"!controller-uid",
+		"!etcd_node",
+	}
 }
 
 // mandatory are the includes that hold whatever else is configured.
-var mandatory = defaultFilter[:4]
+func mandatory() []string { return defaultFilter()[:4] }
 
 // Filter picks the labels that matter for identities. It should be the same in a whole cluster,
 // else equal workloads get several numbers; between clusters it may differ.
@@ -50,7 +52,7 @@ type filterRule struct {
 
 // DefaultFilter returns the filter of an installation that configures none.
 func DefaultFilter() *Filter {
-	f, err := parseFilter(defaultFilter)
+	f, err := parseFilter(defaultFilter())
 	if err != nil {
 		panic(err) // a constant of this file
 	}
@@ -66,11 +68,11 @@ func NewFilter(rules ...string) (*Filter, error) {
 	for _, r := range rules {
 		include = include || !strings.HasPrefix(r, "!")
 	}
-	base := defaultFilter
+	base := defaultFilter()
 	if include {
-		base = mandatory
+		base = mandatory()
 	}
-	f, err := parseFilter(append(base[:len(base):len(base)], rules...))
+	f, err := parseFilter(append(base, rules...))
 	if err != nil {
 		return nil, err
 	}

@@ -13,18 +13,16 @@ import (
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
-// owned are the prefixes of rows that somebody owns and puts back when they are lost.
-var owned = []string{
-	schema.NodesPrefix, schema.IPsPrefix, schema.IdentityIDsPrefix, schema.IdentityValuesPrefix, schema.ServicesPrefix,
-	schema.ClusterConfigPrefix, schema.EndpointsPrefix, schema.DefinitionsPrefix, schema.VIPsPrefix,
-}
-
 // ownedRows are the keys of the rows that endpoints, nodes and the operator of the cluster have in its
 // store, without those of spares that are about to be deleted.
 func (t *trial) ownedRows() map[string]bool {
 	t.m.t.Helper()
 	rows := map[string]bool{}
-	for _, prefix := range owned {
+	// Rows that somebody owns and puts back when they are lost.
+	for _, prefix := range []string{
+		schema.NodesPrefix, schema.IPsPrefix, schema.IdentityIDsPrefix, schema.IdentityValuesPrefix, schema.ServicesPrefix,
+		schema.ClusterConfigPrefix, schema.EndpointsPrefix, schema.DefinitionsPrefix, schema.VIPsPrefix,
+	} {
 		got, err := storeRows(t.m.t.Context(), t.m.client(t.cluster), prefix)
 		if err != nil {
 			t.m.t.Fatal(err)

@@ -30,12 +30,14 @@ type mirror struct {
 }
 
 // mirrors are all tables of an agent that come from stores.
-var mirrors = []mirror{
-	{table: "nodes", prefix: schema.NodesPrefix, cluster: true},
-	{table: "ips", prefix: schema.IPsPrefix},
-	{table: "identities", prefix: schema.IdentityIDsPrefix},
-	{table: "endpoints", prefix: schema.EndpointsPrefix, ours: true, bare: true},
-	{table: "definitions", prefix: schema.DefinitionsPrefix, ours: true, bare: true},
+func mirrors() []mirror {
+	return []mirror{
+		{table: "nodes", prefix: schema.NodesPrefix, cluster: true},
+		{table: "ips", prefix: schema.IPsPrefix},
+		{table: "identities", prefix: schema.IdentityIDsPrefix},
+		{table: "endpoints", prefix: schema.EndpointsPrefix, ours: true, bare: true},
+		{table: "definitions", prefix: schema.DefinitionsPrefix, ours: true, bare: true},
+	}
 }
 
 // waitEqual waits until on every node tables, maps and stores say the same, and what the stores say
@@ -59,7 +61,7 @@ func (m *mesh) unequal() (all []string) {
 	stores := map[string]map[string]map[string]int64{} // by cluster and prefix
 	for _, c := range m.Clusters {
 		stores[c.Name] = map[string]map[string]int64{}
-		for _, w := range mirrors {
+		for _, w := range mirrors() {
 			rows, err := storeRows(m.t.Context(), m.client(c), w.prefix)
 			if err != nil {
 				return []string{fmt.Sprintf("store of %s: %v", c.Name, err)}
@@ -103,7 +105,7 @@ func (m *mesh) unequalNode(cluster string, n lab.Node, stores map[string]map[str
 			return nil, []string{fmt.Sprintf("table %s of %s: %v", name, n.Name, err)}
 		}
 	}
-	for _, w := range mirrors {
+	for _, w := range mirrors() {
 		want, got := map[string]int64{}, map[string]int64{}
 		for of, prefixes := range stores {
 			for key, revision := range prefixes[w.prefix] {

@@ -92,10 +92,10 @@ func TestTable_Allocations(t *testing.T) {
 	}
 }
 
-var sizes = []int{1_000, 100_000}
+func sizes() []int { return []int{1_000, 100_000} }
 
 func BenchmarkTable_PutNew(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			var table *Table[netip.Addr, entry]
@@ -110,7 +110,7 @@ func BenchmarkTable_PutNew(b *testing.B) {
 }
 
 func BenchmarkTable_PutChanged(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		for _, cursors := range []int{0, 1, 8} {
 			b.Run(fmt.Sprintf("%d/cursors-%d", n, cursors), func(b *testing.B) {
 				b.ReportAllocs()
@@ -129,7 +129,7 @@ func BenchmarkTable_PutChanged(b *testing.B) {
 }
 
 func BenchmarkTable_PutEqual(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			table := filled(n)
@@ -142,7 +142,7 @@ func BenchmarkTable_PutEqual(b *testing.B) {
 }
 
 func BenchmarkTable_Get(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			table := filled(n)
@@ -155,7 +155,7 @@ func BenchmarkTable_Get(b *testing.B) {
 
 // BenchmarkGoMap_Get is the control of the one above.
 func BenchmarkGoMap_Get(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			m := make(map[netip.Addr]Row[netip.Addr, entry])
 			for i := range n {
@@ -169,7 +169,7 @@ func BenchmarkGoMap_Get(b *testing.B) {
 }
 
 func BenchmarkTable_All(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			table := filled(n)
@@ -183,7 +183,7 @@ func BenchmarkTable_All(b *testing.B) {
 }
 
 func BenchmarkCursor_Next(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			table := filled(n)
@@ -200,7 +200,7 @@ func BenchmarkCursor_Next(b *testing.B) {
 
 // BenchmarkTable_Replace is a relist that finds nothing new.
 func BenchmarkTable_Replace(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			table := filled(n)
@@ -221,7 +221,7 @@ func BenchmarkTable_Replace(b *testing.B) {
 // BenchmarkTable_Memory reports what a row takes on the heap, and what a tombstone for a cursor
 // that stands still takes: a deleted row costs what the row did.
 func BenchmarkTable_Memory(b *testing.B) {
-	for _, n := range append(sizes, 250_000) {
+	for _, n := range append(sizes(), 250_000) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			var full, dead, none float64
 			for b.Loop() {
@@ -245,7 +245,7 @@ func BenchmarkTable_Memory(b *testing.B) {
 
 // BenchmarkGoMap_Memory is the control: a Go map of the same rows, without order or cursors.
 func BenchmarkGoMap_Memory(b *testing.B) {
-	for _, n := range append(sizes, 250_000) {
+	for _, n := range append(sizes(), 250_000) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			var full float64
 			for b.Loop() {

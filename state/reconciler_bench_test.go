@@ -23,7 +23,7 @@ func (nowhere) Prune(context.Context, func(netip.Addr) (entry, bool)) error { re
 // BenchmarkReconciler is what the reconciler itself costs: the time until a full table is applied
 // by an Ops that does nothing, the heap its outcomes take, and one change through a full table.
 func BenchmarkReconciler(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		b.Run(fmt.Sprintf("%d/all", n), func(b *testing.B) {
 			var kept int64
 			for b.Loop() {

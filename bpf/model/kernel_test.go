@@ -22,10 +22,12 @@ import (
 	"github.com/weft-net/weft/bpf/model"
 )
 
-// programs are the names of the C programs.
-var programs = map[model.Program]string{
-	model.FromEndpoint: "from_endpoint", model.ToEndpoint: "to_endpoint",
-	model.FromNetdev: "from_netdev", model.FromOverlay: "from_overlay", model.FromHost: "from_host",
+// programName is the name of a C program.
+func programName(p model.Program) string {
+	return [...]string{
+		model.FromEndpoint: "from_endpoint", model.ToEndpoint: "to_endpoint",
+		model.FromNetdev: "from_netdev", model.FromOverlay: "from_overlay", model.FromHost: "from_host",
+	}[p]
 }
 
 // kernel is the loaded datapath, patched for the referee.
@@ -104,12 +106,12 @@ func (k *kernel) run(in model.Input) (result, error) {
 	opts := &ebpf.RunOptions{Data: in.Data, DataOut: make([]byte, len(in.Data)+256), Context: ctx}
 	var r result
 	err := k.w.ns.Do(func() error {
-		code, err := k.c.Programs[programs[in.Program]].Run(opts)
+		code, err := k.c.Programs[programName(in.Program)].Run(opts)
 		r.verdict = int32(code)
 		return err
 	})
 	if err != nil {
-		return r, fmt.Errorf("run %s: %w", programs[in.Program], err)
+		return r, fmt.Errorf("run %s: %w", programName(in.Program), err)
 	}
 	r.data = opts.DataOut
 	if err := k.c.Maps[refereeMap].Lookup(uint32(0), &r.referee); err != nil {

@@ -186,7 +186,8 @@ func (f *frame) of(key bpf.FlowKey) {
 
 // call is a packet from an endpoint, or the host, to a service; often to an endpoint's own.
 func (d dice) call() step {
-	s, family, slot := services[d.IntN(len(services))], d.family(), 1+d.IntN(4)
+	all := services()
+	s, family, slot := all[d.IntN(len(all))], d.family(), 1+d.IntN(4)
 	if d.one(2) {
 		slot = 1 // whose own services are
 	}
@@ -373,7 +374,8 @@ func (d dice) change() step {
 			n.Nodes[uint16(node)] = bpf.Node{Flags: bpf.NodeTunnel}
 		})
 	case 5, 6:
-		s := services[d.IntN(len(services))]
+		all := services()
+		s := all[d.IntN(len(all))]
 		var left []backend
 		for _, b := range s.backends {
 			if !d.one(3) {

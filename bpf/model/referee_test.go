@@ -328,19 +328,17 @@ func describeKey(k bpf.FlowKey) string {
 		bpf.Addr(k.Destination), bpf.Port(k.DestinationPort), k.From, k.Family)
 }
 
-var states = []struct {
-	bit  uint16
-	name string
-}{
-	{bpf.FlowReply, "reply"}, {bpf.FlowReplied, "replied"}, {bpf.FlowFin, "fin"}, {bpf.FlowTwinFin, "twin-fin"},
-	{bpf.FlowReset, "reset"}, {bpf.FlowSource, "source"}, {bpf.FlowDestination, "destination"},
-	{bpf.FlowLoopback, "loopback"}, {bpf.FlowTunnel, "tunnel"}, {bpf.FlowLeaves, "leaves"}, {bpf.FlowClosed, "closed"},
-	{bpf.FlowRefused, "refused"}, {bpf.FlowOpened, "opened"}, {bpf.FlowHost, "host"},
-}
-
 func describeFlow(k bpf.FlowKey, f bpf.Flow) string {
 	var s []string
-	for _, st := range states {
+	for _, st := range []struct {
+		bit  uint16
+		name string
+	}{
+		{bpf.FlowReply, "reply"}, {bpf.FlowReplied, "replied"}, {bpf.FlowFin, "fin"}, {bpf.FlowTwinFin, "twin-fin"},
+		{bpf.FlowReset, "reset"}, {bpf.FlowSource, "source"}, {bpf.FlowDestination, "destination"},
+		{bpf.FlowLoopback, "loopback"}, {bpf.FlowTunnel, "tunnel"}, {bpf.FlowLeaves, "leaves"}, {bpf.FlowClosed, "closed"},
+		{bpf.FlowRefused, "refused"}, {bpf.FlowOpened, "opened"}, {bpf.FlowHost, "host"},
+	} {
 		if f.State&st.bit != 0 {
 			s = append(s, st.name)
 			f.State &^= st.bit

@@ -17,6 +17,12 @@ type script struct {
 	g *game
 }
 
+// situation is a script with a name, for packets of either family.
+type situation struct {
+	name string
+	run  func(s script, family uint8)
+}
+
 func newScript(t *testing.T, g *game) script {
 	g.begin(t)
 	return script{t, g}

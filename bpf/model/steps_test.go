@@ -97,16 +97,18 @@ func (s service) set(n *model.Node) {
 	}
 }
 
-var services = []service{
-	{1, 1, tcp, 80, []backend{{1, 1, 8080}, {1, 2, 8080}, {2, 1, 8080}, {3, 1, 80}, {4, 1, 8081}}},
-	{2, 1, udp, 53, []backend{{1, 3, 53}, {3, 2, 5353}}},
-	{3, 2, tcp, 80, nil},
-	{4, 3, tcp, 80, []backend{{1, 1, 8080}}},
-	{5, 3, udp, 80, []backend{{1, 1, 8080}}},
-	{6, 1, sctp, 132, []backend{{1, 2, 132}, {2, 2, 133}}},
-	{7, 4, tcp, 443, []backend{{3, 1, 443}}},
-	{8, 4, udp, 443, []backend{{4, 1, 443}}},
-	{9, 5, tcp, 80, []backend{{9, 1, 80}, {9, 3, 80}}},
+func services() []service {
+	return []service{
+		{1, 1, tcp, 80, []backend{{1, 1, 8080}, {1, 2, 8080}, {2, 1, 8080}, {3, 1, 80}, {4, 1, 8081}}},
+		{2, 1, udp, 53, []backend{{1, 3, 53}, {3, 2, 5353}}},
+		{3, 2, tcp, 80, nil},
+		{4, 3, tcp, 80, []backend{{1, 1, 8080}}},
+		{5, 3, udp, 80, []backend{{1, 1, 8080}}},
+		{6, 1, sctp, 132, []backend{{1, 2, 132}, {2, 2, 133}}},
+		{7, 4, tcp, 443, []backend{{3, 1, 443}}},
+		{8, 4, udp, 443, []backend{{4, 1, 443}}},
+		{9, 5, tcp, 80, []backend{{9, 1, 80}, {9, 3, 80}}},
+	}
 }
 
 // furnish writes the rows that a test begins with.
@@ -141,7 +143,7 @@ func furnish(n *model.Node) {
 		all, _ := podAddr(8, 0, family).Prefix(0)
 		n.Prefixes[all] = bpf.IPCacheEntry{Identity: 2}
 	}
-	for _, s := range services {
+	for _, s := range services() {
 		s.set(n)
 	}
 }
@@ -160,5 +162,5 @@ func pass(ticks uint32) step {
 
 func (f frame) text(program model.Program) string {
 	return fmt.Sprintf("%s: %d %v.%d > %v.%d flags %#x kind %d/%d ttl %d length %d offset %d more %v options %d",
-		programs[program], f.proto, f.src, f.sport, f.dst, f.dport, f.flags, f.kind, f.code, f.ttl, len(f.payload), f.offset, f.more, f.options)
+		programName(program), f.proto, f.src, f.sport, f.dst, f.dport, f.flags, f.kind, f.code, f.ttl, len(f.payload), f.offset, f.more, f.options)
 }

@@ -34,7 +34,7 @@ const (
 	steps     = 150
 )
 
-var watchers = []string{"n1", "n2"}
+func watchers() []string { return []string{"n1", "n2"} }
 
 func simulate(seed uint64, doing int) []Record {
 	s := &simulation{
@@ -72,7 +72,7 @@ func (s *simulation) wiped() {
 	}
 	s.life++
 	s.add(Record{Kind: Base, Store: "east", Lineage: s.lineage(), Revision: s.rev, Rows: maps.Clone(s.rows)})
-	for _, by := range watchers {
+	for _, by := range watchers() {
 		s.list(by)
 	}
 	if s.life > 1 {
@@ -92,7 +92,7 @@ func (s *simulation) list(by string) {
 	s.add(s.watch(Listed, by, Record{Revision: s.rev, Rows: maps.Clone(s.rows)}))
 }
 
-func (s *simulation) relist() { s.list(watchers[s.IntN(2)]) }
+func (s *simulation) relist() { s.list(watchers()[s.IntN(2)]) }
 
 func (s *simulation) write() {
 	s.rev++
@@ -104,14 +104,14 @@ func (s *simulation) write() {
 			s.rows[key] = s.rev
 		}
 		s.add(r)
-		for _, by := range watchers {
+		for _, by := range watchers() {
 			s.pending[by] = append(s.pending[by], r)
 		}
 	}
 }
 
 func (s *simulation) deliver() {
-	by := watchers[s.IntN(2)]
+	by := watchers()[s.IntN(2)]
 	for range min(len(s.pending[by]), 1+s.IntN(4)) {
 		s.add(s.watch(Event, by, s.pending[by][0]))
 		s.pending[by] = s.pending[by][1:]
@@ -119,7 +119,7 @@ func (s *simulation) deliver() {
 }
 
 func (s *simulation) confirm() {
-	by := watchers[s.IntN(2)]
+	by := watchers()[s.IntN(2)]
 	for _, r := range s.pending[by] {
 		s.add(s.watch(Event, by, r))
 	}
@@ -128,7 +128,7 @@ func (s *simulation) confirm() {
 }
 
 func (s *simulation) table() {
-	s.add(s.watch(Table, watchers[s.IntN(2)], Record{Revision: s.rev, Rows: maps.Clone(s.rows)}))
+	s.add(s.watch(Table, watchers()[s.IntN(2)], Record{Revision: s.rev, Rows: maps.Clone(s.rows)}))
 }
 
 // ownRow lets a row of an owner begin or end, on both nodes.
@@ -146,13 +146,13 @@ func (s *simulation) ownRow() {
 	}
 	s.alive[key] = !s.alive[key]
 	say(kinds[0], "owner")
-	for _, by := range watchers {
+	for _, by := range watchers() {
 		say(kinds[1], by)
 	}
 }
 
 func (s *simulation) use() {
-	by, set := watchers[s.IntN(2)], s.IntN(3)
+	by, set := watchers()[s.IntN(2)], s.IntN(3)
 	r := Record{Kind: Uses, By: by, Store: "east", Labels: fmt.Sprint("app=", set), Number: uint32(100 + set)}
 	id := r.By + r.Labels
 	if _, is := s.uses[id]; is && s.IntN(2) == 0 {
@@ -173,109 +173,113 @@ func (s *simulation) say() {
 	s.add(Record{Kind: Message, By: "pod", Session: 1, Message: s.message})
 }
 
-// mutations each break one guarantee; a mutation returns nil where the record does not lend itself.
-var mutations = map[string]struct {
+// mutation breaks one guarantee; mutate returns nil where the record does not lend itself.
+type mutation struct {
 	broke  error
 	mutate func(rs []Record, i int) []Record
-}{
-	"event-lost": {ErrBrokeNoGap, func(rs []Record, i int) []Record {
-		// It is missed only if the watch goes on in the same life.
-		if rs[i].Kind != Event || !slices.ContainsFunc(rs[i+1:until(rs, i)], func(x Record) bool {
-			return sameWatch(x, rs[i]) && (x.Kind == Confirmed || x.Kind == Event && x.Revision > rs[i].Revision)
-		}) {
-			return nil
-		}
-		return slices.Delete(rs, i, i+1)
-	}},
-	"event-twice": {ErrBrokeNoDuplicate, func(rs []Record, i int) []Record {
-		if rs[i].Kind != Event {
-			return nil
-		}
-		return slices.Insert(rs, i+1, rs[i])
-	}},
-	"event-early": {ErrBrokeOrdered, func(rs []Record, i int) []Record {
-		if rs[i].Kind != Event {
-			return nil
-		}
-		for j := i + 1; j < until(rs, i); j++ {
-			if rs[j].Kind == Event && sameWatch(rs[i], rs[j]) && rs[j].Revision > rs[i].Revision {
-				rs[i], rs[j] = rs[j], rs[i]
-				return rs
+}
+
+func mutations() map[string]mutation {
+	return map[string]mutation{
+		"event-lost": {ErrBrokeNoGap, func(rs []Record, i int) []Record {
+			// It is missed only if the watch goes on in the same life.
+			if rs[i].Kind != Event || !slices.ContainsFunc(rs[i+1:until(rs, i)], func(x Record) bool {
+				return sameWatch(x, rs[i]) && (x.Kind == Confirmed || x.Kind == Event && x.Revision > rs[i].Revision)
+			}) {
+				return nil
 			}
-		}
-		return nil
-	}},
-	"row-stale": {ErrBrokeNoStale, func(rs []Record, i int) []Record {
-		if rs[i].Kind != Table {
+			return slices.Delete(rs, i, i+1)
+		}},
+		"event-twice": {ErrBrokeNoDuplicate, func(rs []Record, i int) []Record {
+			if rs[i].Kind != Event {
+				return nil
+			}
+			return slices.Insert(rs, i+1, rs[i])
+		}},
+		"event-early": {ErrBrokeOrdered, func(rs []Record, i int) []Record {
+			if rs[i].Kind != Event {
+				return nil
+			}
+			for j := i + 1; j < until(rs, i); j++ {
+				if rs[j].Kind == Event && sameWatch(rs[i], rs[j]) && rs[j].Revision > rs[i].Revision {
+					rs[i], rs[j] = rs[j], rs[i]
+					return rs
+				}
+			}
 			return nil
-		}
-		rs[i].Rows = maps.Clone(rs[i].Rows)
-		rs[i].Rows["ip/a"] = 4711
-		return rs
-	}},
-	"row-too-much": {ErrBrokeNoStale, func(rs []Record, i int) []Record {
-		if rs[i].Kind != Listed {
-			return nil
-		}
-		rs[i].Rows = maps.Clone(rs[i].Rows)
-		rs[i].Rows["ip/z"] = 1
-		return rs
-	}},
-	"row-removed": {ErrBrokeMassDelete, func(rs []Record, i int) []Record {
-		if rs[i].Kind != Here {
-			return nil
-		}
-		r := rs[i]
-		r.Kind = Gone
-		return slices.Insert(rs, i+1, r)
-	}},
-	"row-left": {ErrBrokeMassDelete, func(rs []Record, i int) []Record {
-		if rs[i].Kind != Gone {
-			return nil
-		}
-		r := rs[i]
-		r.Kind, r.By = Born, "owner" // it must not be born again meanwhile
-		if slices.ContainsFunc(rs[i:], func(x Record) bool { return x.Kind == Born && x.Key == r.Key }) ||
-			rs[len(rs)-1].At.Before(r.At.Add(15*time.Second)) {
-			return nil
-		}
-		// What happens to the store stops the clock.
-		if slices.ContainsFunc(rs[i:], func(x Record) bool { return x.Kind == Fault || x.Kind == Healed }) {
-			return nil
-		}
-		return slices.Delete(rs, i, i+1)
-	}},
-	"number-other": {ErrBrokeOneNumber, func(rs []Record, i int) []Record {
-		if rs[i].Kind != Uses || i == 0 {
-			return nil
-		}
-		// Somebody uses the labels already by another number.
-		r := rs[i]
-		r.By, r.Number = "n9", r.Number+50
-		return slices.Insert(rs, i+1, r)
-	}},
-	"number-shared": {ErrBrokeOneNumber, func(rs []Record, i int) []Record {
-		if rs[i].Kind != Uses {
-			return nil
-		}
-		r := rs[i]
-		r.By, r.Labels = "n9", "app=other"
-		return slices.Insert(rs, i+1, r)
-	}},
-	"connect-failed": {ErrBrokeInvisible, func(rs []Record, i int) []Record {
-		if rs[i].Kind != Connect {
-			return nil
-		}
-		rs[i].Error = "refused"
-		return rs
-	}},
-	"message-lost": {ErrBrokeInvisible, func(rs []Record, i int) []Record {
-		later := func(x Record) bool { return x.Kind == Message }
-		if rs[i].Kind != Message || rs[i].Message == 1 || !slices.ContainsFunc(rs[i+1:], later) {
-			return nil
-		}
-		return slices.Delete(rs, i, i+1)
-	}},
+		}},
+		"row-stale": {ErrBrokeNoStale, func(rs []Record, i int) []Record {
+			if rs[i].Kind != Table {
+				return nil
+			}
+			rs[i].Rows = maps.Clone(rs[i].Rows)
+			rs[i].Rows["ip/a"] = 4711
+			return rs
+		}},
+		"row-too-much": {ErrBrokeNoStale, func(rs []Record, i int) []Record {
+			if rs[i].Kind != Listed {
+				return nil
+			}
+			rs[i].Rows = maps.Clone(rs[i].Rows)
+			rs[i].Rows["ip/z"] = 1
+			return rs
+		}},
+		"row-removed": {ErrBrokeMassDelete, func(rs []Record, i int) []Record {
+			if rs[i].Kind != Here {
+				return nil
+			}
+			r := rs[i]
+			r.Kind = Gone
+			return slices.Insert(rs, i+1, r)
+		}},
+		"row-left": {ErrBrokeMassDelete, func(rs []Record, i int) []Record {
+			if rs[i].Kind != Gone {
+				return nil
+			}
+			r := rs[i]
+			r.Kind, r.By = Born, "owner" // it must not be born again meanwhile
+			if slices.ContainsFunc(rs[i:], func(x Record) bool { return x.Kind == Born && x.Key == r.Key }) ||
+				rs[len(rs)-1].At.Before(r.At.Add(15*time.Second)) {
+				return nil
+			}
+			// What happens to the store stops the clock.
+			if slices.ContainsFunc(rs[i:], func(x Record) bool { return x.Kind == Fault || x.Kind == Healed }) {
+				return nil
+			}
+			return slices.Delete(rs, i, i+1)
+		}},
+		"number-other": {ErrBrokeOneNumber, func(rs []Record, i int) []Record {
+			if rs[i].Kind != Uses || i == 0 {
+				return nil
+			}
+			// Somebody uses the labels already by another number.
+			r := rs[i]
+			r.By, r.Number = "n9", r.Number+50
+			return slices.Insert(rs, i+1, r)
+		}},
+		"number-shared": {ErrBrokeOneNumber, func(rs []Record, i int) []Record {
+			if rs[i].Kind != Uses {
+				return nil
+			}
+			r := rs[i]
+			r.By, r.Labels = "n9", "app=other"
+			return slices.Insert(rs, i+1, r)
+		}},
+		"connect-failed": {ErrBrokeInvisible, func(rs []Record, i int) []Record {
+			if rs[i].Kind != Connect {
+				return nil
+			}
+			rs[i].Error = "refused"
+			return rs
+		}},
+		"message-lost": {ErrBrokeInvisible, func(rs []Record, i int) []Record {
+			later := func(x Record) bool { return x.Kind == Message }
+			if rs[i].Kind != Message || rs[i].Message == 1 || !slices.ContainsFunc(rs[i+1:], later) {
+				return nil
+			}
+			return slices.Delete(rs, i, i+1)
+		}},
+	}
 }
 
 func sameWatch(a, b Record) bool {
@@ -295,7 +299,7 @@ func until(rs []Record, i int) int {
 // TestCheck_Random: histories in which everybody did right are never blamed; with one thing wrong
 // they are, by the right name, and a record less in the excerpt would show nothing.
 func TestCheck_Random(t *testing.T) {
-	applied := map[string]int{}
+	mutations, applied := mutations(), map[string]int{}
 	for seed := range uint64(histories) {
 		records := simulate(seed, steps)
 		for _, v := range Check(records, Limits{}) {

@@ -4,10 +4,12 @@
 package lab
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"time"
@@ -417,5 +419,7 @@ func (c *command) status() *cobra.Command {
 	}
 }
 
-// quit is the signal context of the lab's own long-running processes.
-var quit = []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+// untilQuit is the context of the lab's own long-running processes.
+func untilQuit(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+}

@@ -13,9 +13,6 @@ import (
 // nodeMTU is the largest packet on the links of nodes, bytes. The links between clusters carry less.
 const nodeMTU = 1500
 
-// clusterNames name the clusters in the order of their ids, which begin at 1.
-var clusterNames = [maxClusters]string{"east", "west", "north", "south", "fifth", "sixth", "seventh", "eighth"}
-
 // Lab is everything about a lab that stands, and what `weft lab status -o json` prints. Scripts
 // read it: fields are added, never renamed.
 type Lab struct {
@@ -115,7 +112,8 @@ func plan(o Options) *Lab {
 }
 
 func planCluster(o Options, c int) Cluster {
-	name := clusterNames[c-1]
+	// In the order of their ids, which begin at 1.
+	name := [maxClusters]string{"east", "west", "north", "south", "fifth", "sixth", "seventh", "eighth"}[c-1]
 	dir := filepath.Join(o.Dir, name)
 	a := addressing{o.Family, c}
 	cl := Cluster{

@@ -12,7 +12,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 
@@ -28,7 +27,7 @@ func etcdCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "etcd", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), quit...)
+			ctx, stop := untilQuit(cmd.Context())
 			defer stop()
 			if err := os.Remove(ready); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -68,7 +67,7 @@ func workloadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "workload", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), quit...)
+			ctx, stop := untilQuit(cmd.Context())
 			defer stop()
 			return w.serve(ctx, func() error { return writeFile(ready, nil, 0o644) })
 		},
@@ -88,7 +87,7 @@ func clientCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "client", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			ctx, stop := signal.NotifyContext(cmd.Context(), quit...)
+			ctx, stop := untilQuit(cmd.Context())
 			defer stop()
 			out := io.Discard
 			if log != "" {

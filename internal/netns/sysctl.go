@@ -16,23 +16,25 @@ import (
 // (send_redirects), hide packets that BPF delivered (rp_filter), delay IPv6 addresses (DAD), or run
 // bridged packets through netfilter. "all" and "default" are both set because the kernel takes the
 // maximum of all and the device for some, and copies default at creation for the others.
-var preset = [...][2]string{
-	{"net/ipv4/conf/all/send_redirects", "0"},
-	{"net/ipv4/conf/default/send_redirects", "0"},
-	{"net/ipv4/conf/all/rp_filter", "0"},
-	{"net/ipv4/conf/default/rp_filter", "0"},
-	{"net/ipv6/conf/all/accept_dad", "0"},
-	{"net/ipv6/conf/default/accept_dad", "0"},
-	{"net/ipv6/conf/all/accept_ra", "0"},
-	{"net/ipv6/conf/default/accept_ra", "0"},
-	{"net/bridge/bridge-nf-call-iptables", "0"},
-	{"net/bridge/bridge-nf-call-ip6tables", "0"},
-	{"net/bridge/bridge-nf-call-arptables", "0"},
+func preset() [][2]string {
+	return [][2]string{
+		{"net/ipv4/conf/all/send_redirects", "0"},
+		{"net/ipv4/conf/default/send_redirects", "0"},
+		{"net/ipv4/conf/all/rp_filter", "0"},
+		{"net/ipv4/conf/default/rp_filter", "0"},
+		{"net/ipv6/conf/all/accept_dad", "0"},
+		{"net/ipv6/conf/default/accept_dad", "0"},
+		{"net/ipv6/conf/all/accept_ra", "0"},
+		{"net/ipv6/conf/default/accept_ra", "0"},
+		{"net/bridge/bridge-nf-call-iptables", "0"},
+		{"net/bridge/bridge-nf-call-ip6tables", "0"},
+		{"net/bridge/bridge-nf-call-arptables", "0"},
+	}
 }
 
 // prepare makes a new namespace usable.
 func (n *NS) prepare() error {
-	for _, p := range preset {
+	for _, p := range preset() {
 		err := n.SetSysctl(p[0], p[1])
 		// A kernel without bridge netfilter or without IPv6 lacks the file, and the trouble.
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {

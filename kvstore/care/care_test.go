@@ -102,15 +102,12 @@ func TestRead_StoreAway(t *testing.T) {
 
 // TestRead_LesserRole looks with the certificate of a node: what it may not see is named, not guessed.
 func TestRead_LesserRole(t *testing.T) {
-	ca := kvstoretest.NewCA(t, "ca")
-	s := kvstoretest.Start(t, kvstoretest.Options{CA: ca, Name: "etcd"})
+	s := kvstoretest.Start(t, kvstoretest.Options{CA: kvstoretest.NewCA(t, "ca"), Name: "etcd"})
 	root := s.Client()
 	if _, err := kvstore.Init(t.Context(), root, kvstore.InitConfig{Cluster: "a", Nodes: []string{"a1"}}); err != nil {
 		t.Fatal(err)
 	}
-	cfg := s.ClientConfig()
-	cfg.CertFile, cfg.KeyFile = ca.Issue(t, kvstore.UserNode("a1"), time.Hour)
-	got := read(t, kvstoretest.NewClient(t, cfg))
+	got := read(t, s.ClientAs(kvstore.UserNode("a1")))
 	var unseen []string
 	for _, u := range got.Unseen {
 		if !strings.Contains(u.Why, "may not see it") {

@@ -13,12 +13,14 @@ import (
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
-// prefixes are the kinds of rows that are counted. None is inside another.
-var prefixes = []string{
-	schema.NodesPrefix, schema.IPsPrefix, schema.IdentityIDsPrefix, schema.IdentityValuesPrefix, schema.IdentityLocksPrefix,
-	schema.ServicesPrefix, schema.ClusterConfigPrefix, schema.SyncedPrefix, schema.CachePrefix,
-	schema.EndpointsPrefix, schema.DefinitionsPrefix, schema.VIPsPrefix, schema.OwnersPrefix, schema.RestingPrefix,
-	schema.ElectionsPrefix,
+// counted are the prefixes of the kinds of rows that are counted. None is inside another.
+func counted() []string {
+	return []string{
+		schema.NodesPrefix, schema.IPsPrefix, schema.IdentityIDsPrefix, schema.IdentityValuesPrefix, schema.IdentityLocksPrefix,
+		schema.ServicesPrefix, schema.ClusterConfigPrefix, schema.SyncedPrefix, schema.CachePrefix,
+		schema.EndpointsPrefix, schema.DefinitionsPrefix, schema.VIPsPrefix, schema.OwnersPrefix, schema.RestingPrefix,
+		schema.ElectionsPrefix,
+	}
 }
 
 // Others stands for all keys that no other prefix counts.
@@ -30,7 +32,7 @@ const page = 2000
 // prefixes counts the keys of each kind, and what is left.
 func (r *reader) prefixes(ctx context.Context) {
 	var sum int64
-	for _, p := range prefixes {
+	for _, p := range counted() {
 		count := Prefix{Prefix: p, Bytes: -1}
 		if !r.ask(ctx, "keys of "+p, func(ctx context.Context) error {
 			resp, err := r.c.Etcd().Get(ctx, p, clientv3.WithPrefix(), clientv3.WithCountOnly(), clientv3.WithSerializable())
