@@ -47,6 +47,22 @@ func (n *testNode) reach(from *netns.NS, address, want string) {
 	})
 }
 
+// webService adds a client, and a service at 10.96.0.9:8080 of one endpoint, which the client reaches.
+func (n *testNode) webService() (client *netns.NS, web *api.Endpoint) {
+	n.t.Helper()
+	client, _ = n.pod("client", "app=client")
+	_, web = n.pod("web", "app=web")
+	n.addService("name: web\nports: [{port: 8080, targetPort: http}]\nselector: {app: web}\nvips: [10.96.0.9]\n")
+	n.reach(client, "10.96.0.9:8080", "web")
+	return client, web
+}
+
+// restartStore starts the etcd again after it was killed.
+func (n *testNode) restartStore() {
+	n.t.Helper()
+	n.must(n.ns.Do(func() error { return n.etcd.Restart(n.t.Context()) }))
+}
+
 func TestAgent_EndpointLife(t *testing.T) {
 	n := newTestNode(t, "")
 	n.start()
@@ -138,10 +154,7 @@ func (n *testNode) unhealthy() error {
 func TestAgent_Services(t *testing.T) {
 	n := newTestNode(t, "")
 	n.start()
-	client, _ := n.pod("client", "app=client")
-	_, web := n.pod("web", "app=web")
-	n.addService("name: web\nports: [{port: 8080, targetPort: http}]\nselector: {app: web}\nvips: [10.96.0.9]\n")
-	n.reach(client, "10.96.0.9:8080", "web")
+	client, web := n.webService()
 	if got := n.rows("services", "default/web"); !strings.Contains(string(got["default/web"].GetValue()), `"active":1`) { // of two families
 		t.Errorf("services: %v", got)
 	}
@@ -186,7 +199,7 @@ func TestAgent_StoreAway(t *testing.T) {
 	n.stop(syscall.SIGKILL)
 	n.start()
 	n.reach(client, net.JoinHostPort(e2.Addresses[0], "80"), "second")
-	n.must(n.ns.Do(func() error { return n.etcd.Restart(t.Context()) }))
+	n.restartStore()
 	n.eventually("healthy again", func() error { return n.unhealthy() })
 	n.reach(client, net.JoinHostPort(e3.Addresses[0], "80"), "third")
 	n.eventually("addresses are published", func() error {

@@ -47,10 +47,7 @@ func (n *testNode) known() map[string][]string {
 func TestAgent_CheckpointServesWithoutAStore(t *testing.T) {
 	n := newTestNode(t, "")
 	n.start()
-	client, _ := n.pod("client", "app=client")
-	_, web := n.pod("web", "app=web")
-	n.addService("name: web\nports: [{port: 8080, targetPort: http}]\nselector: {app: web}\nvips: [10.96.0.9]\n")
-	n.reach(client, "10.96.0.9:8080", "web")
+	client, web := n.webService()
 	want := n.known()
 	for table, rows := range want {
 		if len(rows) == 0 {
@@ -85,7 +82,7 @@ func TestAgent_CheckpointServesWithoutAStore(t *testing.T) {
 	}
 	n.reach(client, net.JoinHostPort(second.Addresses[0], "80"), "second")
 	n.reach(client, "10.96.0.9:8080", "web")
-	n.must(n.ns.Do(func() error { return n.etcd.Restart(t.Context()) }))
+	n.restartStore()
 	n.eventually("healthy", func() error {
 		if l := n.line("checkpoint"); strings.Contains(l.Summary, "from checkpoint") {
 			return fmt.Errorf("%s: %s", l.Component, l.Summary)

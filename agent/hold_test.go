@@ -45,14 +45,11 @@ func TestAgent_StoreWiped(t *testing.T) {
 	n := newTestNode(t, "")
 	n.putEpoch("11111111111111111111111111111111")
 	n.start()
-	client, _ := n.pod("client", "app=client")
-	_, web := n.pod("web", "app=web")
-	n.addService("name: web\nports: [{port: 8080, targetPort: http}]\nselector: {app: web}\nvips: [10.96.0.9]\n")
-	n.reach(client, "10.96.0.9:8080", "web")
+	client, web := n.webService()
 	n.eventually("healthy", n.unhealthy)
 
 	n.must(n.etcd.Wipe())
-	n.must(n.ns.Do(func() error { return n.etcd.Restart(t.Context()) }))
+	n.restartStore()
 	n.putEpoch("22222222222222222222222222222222")
 	n.eventually("rows of this node are back", func() error {
 		for table, want := range map[string]int{"endpoints": 2, "ips": 4, "nodes": 1, "identities": 2} {
@@ -119,16 +116,13 @@ func TestAgent_RestartInHold(t *testing.T) {
 	n := newTestNode(t, "")
 	n.putEpoch("11111111111111111111111111111111")
 	n.start()
-	client, _ := n.pod("client", "app=client")
-	n.pod("web", "app=web")
-	n.addService("name: web\nports: [{port: 8080, targetPort: http}]\nselector: {app: web}\nvips: [10.96.0.9]\n")
-	n.reach(client, "10.96.0.9:8080", "web")
+	client, _ := n.webService()
 	n.eventually("healthy", n.unhealthy)
 	n.stop(syscall.SIGTERM) // writes the checkpoint
 
 	// The store is lost while the agent is down, and again the agent goes down in hold.
 	n.must(n.etcd.Wipe())
-	n.must(n.ns.Do(func() error { return n.etcd.Restart(t.Context()) }))
+	n.restartStore()
 	n.putEpoch("22222222222222222222222222222222")
 	held := func() error {
 		h, err := n.client.HoldList(t.Context(), &api.HoldListRequest{})

@@ -33,20 +33,21 @@ func TestMain(m *testing.M) {
 		os.Exit(runChild(file))
 	}
 	if definition := os.Getenv(childService); definition != "" {
-		if err := addService(context.Background(), os.Getenv(childStore), definition); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+		exit(addService(context.Background(), os.Getenv(childStore), definition))
 	}
 	if key := os.Getenv(childKey); key != "" {
-		if err := put(context.Background(), os.Getenv(childStore), key, os.Getenv(childValue)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+		exit(put(context.Background(), os.Getenv(childStore), key, os.Getenv(childValue)))
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// exit ends the process as one that did, or could not do, what it was for.
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 func addService(ctx context.Context, url, definition string) error {
@@ -54,9 +55,7 @@ func addService(ctx context.Context, url, definition string) error {
 	if err != nil {
 		return err
 	}
-	cfg := kvstore.DefaultConfig()
-	cfg.Endpoints = []string{url}
-	c, err := kvstore.New(cfg, slog.New(slog.DiscardHandler))
+	c, err := connect(url)
 	if err != nil {
 		return err
 	}
@@ -66,15 +65,19 @@ func addService(ctx context.Context, url, definition string) error {
 }
 
 func put(ctx context.Context, url, key, value string) error {
-	cfg := kvstore.DefaultConfig()
-	cfg.Endpoints = []string{url}
-	c, err := kvstore.New(cfg, slog.New(slog.DiscardHandler))
+	c, err := connect(url)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	_, err = c.Put(ctx, key, []byte(value), 0)
 	return err
+}
+
+func connect(url string) (*kvstore.Client, error) {
+	cfg := kvstore.DefaultConfig()
+	cfg.Endpoints = []string{url}
+	return kvstore.New(cfg, slog.New(slog.DiscardHandler))
 }
 
 // runChild is an agent as a process of its own, which a test can kill.

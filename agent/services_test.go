@@ -52,6 +52,29 @@ func (s *services) fill(t *testing.T) {
 	s.remote.Expect("cluster/b")
 }
 
+// start runs it until the test ends.
+func (s *services) start(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// expect waits until nothing moves and compares the frontends.
+func (s *services) expect(t *testing.T, what string, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	if d := cmp.Diff(want, s.show()); d != "" {
+		t.Errorf("%s: %s", what, d)
+	}
+}
+
 func (s *services) show() []string {
 	var got []string
 	for r := range s.frontends.All() {
@@ -65,21 +88,12 @@ func TestServices_HoldWhatIsNotComplete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServices()
 		s.fill(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- s.Run(ctx) }()
-		expect := func(what string, want ...string) {
-			t.Helper()
-			synctest.Wait()
-			if d := cmp.Diff(want, s.show()); d != "" {
-				t.Errorf("%s: %s", what, d)
-			}
-		}
-		expect("nothing synced")
+		s.start(t)
+		s.expect(t, "nothing synced")
 		s.definitions.MarkSynced("etcd")
-		expect("definitions synced")
+		s.expect(t, "definitions synced")
 		s.endpoints.MarkSynced("etcd")
-		expect("ours synced", "10.96.0.1:80/TCP 1")
+		s.expect(t, "ours synced", "10.96.0.1:80/TCP 1")
 		if s.frontends.Synced() {
 			t.Error("frontends are synced without the other cluster")
 		}
@@ -87,15 +101,11 @@ func TestServices_HoldWhatIsNotComplete(t *testing.T) {
 			Cluster: "b", ClusterID: 2, Namespace: "d", Name: "web", Shared: true, IncludeExternal: true,
 			Backends: map[netip.Addr]map[string]schema.L4{netip.MustParseAddr("10.9.0.2"): {"": {Protocol: schema.TCP, Port: 80}}},
 		})
-		expect("other cluster half there", "10.96.0.1:80/TCP 1")
+		s.expect(t, "other cluster half there", "10.96.0.1:80/TCP 1")
 		s.remote.MarkSynced("cluster/b")
-		expect("all synced", "10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 2")
+		s.expect(t, "all synced", "10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 2")
 		if !s.frontends.Synced() {
 			t.Error("frontends are not synced")
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
 		}
 	})
 }
@@ -106,21 +116,11 @@ func TestServices_HoldEnds(t *testing.T) {
 		s.fill(t)
 		s.definitions.MarkSynced("etcd")
 		s.endpoints.MarkSynced("etcd")
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- s.Run(ctx) }()
+		s.start(t)
 		time.Sleep(59 * time.Second)
-		synctest.Wait()
-		if d := cmp.Diff([]string{"10.96.0.1:80/TCP 1"}, s.show()); d != "" {
-			t.Error(d)
-		}
+		s.expect(t, "just before the time is over", "10.96.0.1:80/TCP 1")
 		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		if d := cmp.Diff([]string{"10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 1"}, s.show()); d != "" {
-			t.Error(d)
-		}
-		cancel()
-		<-done
+		s.expect(t, "the time is over", "10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 1")
 	})
 }
 
@@ -128,24 +128,14 @@ func TestServices_RestoredIsNoHalf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServices()
 		s.fill(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- s.Run(ctx) }()
+		s.start(t)
 		s.restored.Put(derived, 0, "etcd", true)
-		synctest.Wait()
-		if d := cmp.Diff([]string{"10.96.0.1:80/TCP 1"}, s.show()); d != "" {
-			t.Errorf("ours restored: %s", d)
-		}
+		s.expect(t, "ours restored", "10.96.0.1:80/TCP 1")
 		s.restored.Put(derived, 0, "cluster/b", true)
-		synctest.Wait()
-		if d := cmp.Diff([]string{"10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 1"}, s.show()); d != "" {
-			t.Errorf("all restored: %s", d)
-		}
+		s.expect(t, "all restored", "10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 1")
 		if s.frontends.Synced() {
 			t.Error("what was restored is called synced: it would be pruned by")
 		}
-		cancel()
-		<-done
 	})
 }
 
@@ -156,14 +146,7 @@ func TestServices_NothingToHold(t *testing.T) {
 		s.fill(t)
 		s.definitions.MarkSynced("etcd")
 		s.endpoints.MarkSynced("etcd")
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- s.Run(ctx) }()
-		synctest.Wait()
-		if d := cmp.Diff([]string{"10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 1"}, s.show()); d != "" {
-			t.Error(d)
-		}
-		cancel()
-		<-done
+		s.start(t)
+		s.expect(t, "nothing to hold", "10.96.0.1:80/TCP 1", "10.96.0.2:80/TCP 1")
 	})
 }
