@@ -6,7 +6,6 @@ package identity
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"go.etcd.io/etcd/client/v3/concurrency"
 	"golang.org/x/sync/errgroup"
@@ -19,19 +18,12 @@ import (
 // etcd judges a transaction by all it could do, so everything here must lie within what a node's and
 // the operator's certificates allow.
 func TestAllocator_WithTheRightsOfANode(t *testing.T) {
-	ca := kvstoretest.NewCA(t, "ca")
-	s := kvstoretest.Start(t, kvstoretest.Options{CA: ca, Name: "server"})
-	as := func(name string) *kvstore.Client {
-		cfg := s.ClientConfig()
-		cfg.CAFile = ca.File
-		cfg.CertFile, cfg.KeyFile = ca.Issue(t, name, time.Hour)
-		return kvstoretest.NewClient(t, cfg)
-	}
-	if _, err := kvstore.Init(timeout(t), as("root"), kvstore.InitConfig{Cluster: "c3", Nodes: []string{"n1", "n2"}}); err != nil {
+	s := kvstoretest.Start(t, kvstoretest.Options{CA: kvstoretest.NewCA(t, "ca"), Name: "server"})
+	if _, err := kvstore.Init(timeout(t), s.ClientAs("root"), kvstore.InitConfig{Cluster: "c3", Nodes: []string{"n1", "n2"}}); err != nil {
 		t.Fatal(err)
 	}
-	a, b := startAs(t, as("node-n1"), "172.16.0.1"), startAs(t, as("node-n2"), "172.16.0.2")
-	operator := as("operator-c3")
+	a, b := startAs(t, s.ClientAs("node-n1"), "172.16.0.1"), startAs(t, s.ClientAs("node-n2"), "172.16.0.2")
+	operator := s.ClientAs("operator-c3")
 
 	id := a.must(t, set("web"))
 	if got := b.must(t, set("web")); got != id {
