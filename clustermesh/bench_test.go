@@ -4,15 +4,12 @@
 package clustermesh
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -34,31 +31,14 @@ type bench struct {
 	tables Tables
 	mesh   *Mesh
 	reg    *prometheus.Registry
-	log    *logBuffer
+	log    *kvstoretest.LogBuffer
 	stop   func()
-}
-
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 func newBench(t *testing.T, change func(*Config)) *bench {
 	t.Helper()
 	b := &bench{
-		t: t, dir: filepath.Join(t.TempDir(), "mesh"), reg: prometheus.NewRegistry(), log: &logBuffer{},
+		t: t, dir: filepath.Join(t.TempDir(), "mesh"), reg: prometheus.NewRegistry(), log: &kvstoretest.LogBuffer{},
 		tables: Tables{
 			Nodes:      state.NewTable[schema.NodeKey]("nodes", schema.Node.Equal),
 			IPs:        state.NewTable[schema.IPKey]("ips", state.Equal[schema.IP]),
@@ -79,7 +59,7 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 		change(&cfg)
 	}
 	var err error
-	b.mesh, err = New(cfg, b.tables, b.reg, slog.New(slog.NewTextHandler(b.log, nil)))
+	b.mesh, err = New(cfg, b.tables, b.reg, b.log.Logger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,6 +294,17 @@ func (c *cluster) fillAs(s schema.Scope, net int) {
 	c.identity(s, first+5)
 	c.ip(s, fmt.Sprintf("10.%d.0.5/32", net), host, first+5)
 	c.service(s, "web", fmt.Sprintf("10.%d.0.5", net))
+}
+
+// newMirrored is a bench that has mirrored one row of each kind of a cluster.
+func newMirrored(t *testing.T) (*bench, *cluster) {
+	t.Helper()
+	c := newCluster(t, "far", 2)
+	c.fill(2)
+	b := newBench(t, nil)
+	b.add("far", c.ClientConfig())
+	b.wantRows("far", one)
+	return b, c
 }
 
 // one of each kind.

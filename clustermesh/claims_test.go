@@ -266,11 +266,7 @@ func TestMesh_OverlapComesAndGoes(t *testing.T) {
 // TestMesh_NodeAfterItsAddress: the watches of nodes and addresses are apart, so an address may be
 // seen before the node that declares it.
 func TestMesh_NodeAfterItsAddress(t *testing.T) {
-	c := newCluster(t, "far", 2)
-	c.fill(2)
-	b := newBench(t, nil)
-	b.add("far", c.ClientConfig())
-	b.wantRows("far", one)
+	b, c := newMirrored(t)
 	c.ip(c.scope(), "10.2.1.5/32", "172.16.2.2", 2<<16+5)
 	b.fault("far", schema.ResourceIPs, "outside the pod CIDRs")
 	key := c.node(c.scope(), "n2", "172.16.2.2", "10.2.1.0/24")

@@ -49,6 +49,14 @@ func (c *cluster) says(owner, epoch string) {
 	c.put(schema.OwnersPrefix+owner, string(value))
 }
 
+// sayAll is the word of every owner of a populated cluster.
+func (c *cluster) sayAll(epoch string) {
+	c.t.Helper()
+	for _, owner := range []string{"n1", "n2", "n3", schema.OperatorOwner} {
+		c.says(owner, epoch)
+	}
+}
+
 // member writes the rows of a node: itself and some addresses.
 func (c *cluster) member(n, addresses int) {
 	c.t.Helper()
@@ -77,14 +85,18 @@ func newPopulated(t *testing.T, change func(*Config)) (*bench, *cluster) {
 	c := newCluster(t, "far", 2)
 	c.revive("1")
 	c.populate()
-	for _, owner := range []string{"n1", "n2", "n3", schema.OperatorOwner} {
-		c.says(owner, "1")
-	}
-	b := newBench(t, change)
+	c.sayAll("1")
+	return c.mirrored(change), c
+}
+
+// mirrored is a bench that has mirrored a populated cluster.
+func (c *cluster) mirrored(change func(*Config)) *bench {
+	c.t.Helper()
+	b := newBench(c.t, change)
 	b.add("far", c.ClientConfig())
 	b.wantRows("far", populated)
 	b.held("far", 0)
-	return b, c
+	return b
 }
 
 // held waits until so many rows of a remote are held; its sources are synced where there are none.
@@ -103,6 +115,7 @@ func (b *bench) held(name string, want int) {
 // hand. No row goes before its owner has spoken, and what an owner deletes goes at once.
 func TestMesh_StoreOfARemoteIsLost(t *testing.T) {
 	wipe := func(c *cluster) { c.Wipe() }
+	start := func(c *cluster) string { return c.Config().Dir + "-start" }
 	for _, s := range []struct {
 		name string
 		lose func(c *cluster)
@@ -110,7 +123,7 @@ func TestMesh_StoreOfARemoteIsLost(t *testing.T) {
 	}{
 		{"wiped", wipe, 11},
 		{"overtaken", func(c *cluster) { wipe(c); c.Burn(c.client, 300) }, 11},
-		{"rolled-back", func(c *cluster) { c.rollBack("start") }, 9},
+		{"rolled-back", func(c *cluster) { c.RollBack(start(c)) }, 9},
 		{"emptied-by-hand", func(c *cluster) {
 			c.Commit(c.client, clientv3.OpDelete("cilium/", clientv3.WithPrefix()))
 		}, 11},
@@ -121,15 +134,10 @@ func TestMesh_StoreOfARemoteIsLost(t *testing.T) {
 			c.revive("1")
 			c.identity(c.scope(), 2<<16+5)
 			c.service(c.scope(), "web", "10.2.1.5")
-			c.save("start")
+			c.Save(start(c))
 			c.populate()
-			for _, owner := range []string{"n1", "n2", "n3", schema.OperatorOwner} {
-				c.says(owner, "1")
-			}
-			b := newBench(t, nil)
-			b.add("far", c.ClientConfig())
-			b.wantRows("far", populated)
-			b.held("far", 0)
+			c.sayAll("1")
+			b := c.mirrored(nil)
 
 			s.lose(c)
 			b.held("far", s.held)
@@ -166,31 +174,6 @@ func TestMesh_StoreOfARemoteIsLost(t *testing.T) {
 			b.held("far", 0)
 		})
 	}
-}
-
-// save keeps a copy of the store, rollBack goes back to it.
-func (c *cluster) save(name string) {
-	c.t.Helper()
-	c.Kill()
-	if err := os.CopyFS(c.saved(name), os.DirFS(c.Config().Dir)); err != nil {
-		c.t.Fatal(err)
-	}
-	c.Restart()
-}
-
-func (c *cluster) saved(name string) string { return c.Config().Dir + "-" + name }
-
-func (c *cluster) rollBack(name string) {
-	c.t.Helper()
-	dir := c.Config().Dir
-	c.Kill()
-	if err := os.RemoveAll(dir); err != nil {
-		c.t.Fatal(err)
-	}
-	if err := os.CopyFS(dir, os.DirFS(c.saved(name))); err != nil {
-		c.t.Fatal(err)
-	}
-	c.Restart()
 }
 
 // TestMesh_DrainInHold: a remote that is removed, or that calls itself by another id, loses its rows,
@@ -251,10 +234,7 @@ func TestMesh_CiliumStoreIsLost(t *testing.T) {
 	c := newCluster(t, "far", 2)
 	c.beat()
 	c.populate()
-	b := newBench(t, func(cfg *Config) { cfg.Guard.Limit, cfg.Guard.Heartbeat = time.Second, 300*time.Millisecond })
-	b.add("far", c.ClientConfig())
-	b.wantRows("far", populated)
-	b.held("far", 0)
+	b := c.mirrored(func(cfg *Config) { cfg.Guard.Limit, cfg.Guard.Heartbeat = time.Second, 300*time.Millisecond })
 	c.Wipe()
 	b.held("far", 11)
 	c.member(1, 2)

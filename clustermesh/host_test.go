@@ -6,7 +6,6 @@ package clustermesh
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -169,11 +168,7 @@ func TestClaims_HostAgainstModel(t *testing.T) {
 // TestMesh_AddressOfAnotherNode: a node of a remote cannot write an address that another node of it
 // has; the row before it stays, and a node that takes over a CIDR gets its rows.
 func TestMesh_AddressOfAnotherNode(t *testing.T) {
-	c := newCluster(t, "far", 2)
-	c.fill(2)
-	b := newBench(t, nil)
-	b.add("far", c.ClientConfig())
-	b.wantRows("far", one)
+	b, c := newMirrored(t)
 	c.node(c.scope(), "n2", "172.16.2.2", "10.2.1.0/24")
 	b.wantRows("far", [4]int{2, 1, 1, 1})
 
@@ -211,7 +206,7 @@ func TestOwnIPs(t *testing.T) {
 	c.ip(c.scope(), "10.1.1.5/32", "172.16.1.1", 1<<16+5) // refused in the first list
 	b := newBench(t, nil)
 	cfg := kvstore.WatchConfig{Source: "etcd"}
-	log := slog.New(slog.NewTextHandler(b.log, nil))
+	log := b.log.Logger()
 	nodes := kvstore.NewWatch(c.client, schema.Nodes(c.scope()), b.tables.Nodes, cfg, log)
 	ips := kvstore.NewWatch(c.client, b.mesh.OwnIPs().Judged(schema.IPs(c.scope())), b.tables.IPs, cfg, log)
 	kvstoretest.Go(t, nodes.Run)

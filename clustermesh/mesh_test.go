@@ -146,11 +146,7 @@ func TestMesh_ClusterConfig(t *testing.T) {
 }
 
 func TestMesh_ChangedIDDrainsAndBeginsAgain(t *testing.T) {
-	c := newCluster(t, "far", 2)
-	c.fill(2)
-	b := newBench(t, nil)
-	b.add("far", c.ClientConfig())
-	b.wantRows("far", one)
+	b, c := newMirrored(t)
 	c.config(schema.ClusterConfig{ID: 3})
 	kvstoretest.Eventually(t, func() string {
 		if st := b.remote("far"); st.ID != 3 {
@@ -253,11 +249,7 @@ func TestMesh_CachedLayoutOfManyClusters(t *testing.T) {
 // TestMesh_BadRows: what a remote may not say, and what nobody may. Each is counted and shown, no
 // row changes, and what is valid goes on.
 func TestMesh_BadRows(t *testing.T) {
-	c := newCluster(t, "far", 2)
-	c.fill(2)
-	b := newBench(t, nil)
-	b.add("far", c.ClientConfig())
-	b.wantRows("far", one)
+	b, c := newMirrored(t)
 	far := c.scope()
 	wrong := schema.Scope{Cluster: "far", ClusterID: 9}
 	for _, s := range []struct {
@@ -337,11 +329,7 @@ func TestMesh_BadRows(t *testing.T) {
 }
 
 func TestMesh_LossKeepsRows(t *testing.T) {
-	c := newCluster(t, "far", 2)
-	c.fill(2)
-	b := newBench(t, nil)
-	b.add("far", c.ClientConfig())
-	b.wantRows("far", one)
+	b, c := newMirrored(t)
 	b.phase("far", PhaseReady, "")
 	c.Kill()
 	b.phase("far", PhaseAway, "")
@@ -383,11 +371,7 @@ func (b *bench) stopAndGo(c *cluster, f func()) {
 }
 
 func TestMesh_StopDrainsNothing(t *testing.T) {
-	c := newCluster(t, "far", 2)
-	c.fill(2)
-	b := newBench(t, nil)
-	b.add("far", c.ClientConfig())
-	b.wantRows("far", one)
+	b, _ := newMirrored(t)
 	b.stop()
 	if got := b.rows("far"); got != one {
 		t.Errorf("rows %v", got)
@@ -397,9 +381,7 @@ func TestMesh_StopDrainsNothing(t *testing.T) {
 func TestMesh_Certificates(t *testing.T) {
 	ca, other := kvstoretest.NewCA(t, "theirs"), kvstoretest.NewCA(t, "another")
 	s := kvstoretest.Start(t, kvstoretest.Options{CA: ca, Name: "server"})
-	cfg := s.ClientConfig()
-	cfg.CAFile = ca.File
-	cfg.CertFile, cfg.KeyFile = ca.Issue(t, "remote", time.Hour)
+	cfg := s.UserConfig("remote")
 	c := &cluster{s, t, "far", 2, kvstoretest.NewClient(t, cfg)}
 	c.config(schema.ClusterConfig{ID: 2})
 	c.fill(2)
@@ -454,15 +436,8 @@ func TestNew_BadConfig(t *testing.T) {
 // TestMesh_AsUserRemote mirrors with no more rights than a store gives to other clusters, and says
 // what is wrong with a name that has none.
 func TestMesh_AsUserRemote(t *testing.T) {
-	ca := kvstoretest.NewCA(t, "theirs")
-	s := kvstoretest.Start(t, kvstoretest.Options{CA: ca, Name: "server"})
-	as := func(user string) kvstore.Config {
-		cfg := s.ClientConfig()
-		cfg.CAFile = ca.File
-		cfg.CertFile, cfg.KeyFile = ca.Issue(t, user, time.Hour)
-		return cfg
-	}
-	c := &cluster{s, t, "far", 2, kvstoretest.NewClient(t, as(kvstore.UserRoot))}
+	s := kvstoretest.Start(t, kvstoretest.Options{CA: kvstoretest.NewCA(t, "theirs"), Name: "server"})
+	c := &cluster{s, t, "far", 2, s.ClientAs(kvstore.UserRoot)}
 	if _, err := kvstore.Init(t.Context(), c.client, kvstore.InitConfig{Cluster: "far"}); err != nil {
 		t.Fatal(err)
 	}
@@ -473,9 +448,9 @@ func TestMesh_AsUserRemote(t *testing.T) {
 		c.put(schema.SyncedKey("far", r, false), "2026-01-02T15:04:05Z")
 	}
 	b := newBench(t, nil)
-	b.add("far", as("stranger"))
+	b.add("far", s.UserConfig("stranger"))
 	b.phase("far", PhaseConnecting, "our certificate's name may not do this")
-	b.add("far", as(kvstore.UserRemote))
+	b.add("far", s.UserConfig(kvstore.UserRemote))
 	b.phase("far", PhaseReady, "")
 	b.wantRows("far", one)
 	kvstoretest.Eventually(t, func() string {
