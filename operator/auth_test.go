@@ -4,12 +4,9 @@
 package operator
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,42 +19,13 @@ import (
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
-// lines is a log that may be read while it is written.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *lines) having(text string) (out []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.buf.String()) {
-		if strings.Contains(line, text) {
-			out = append(out, line)
-		}
-	}
-	return out
-}
-
 // All that an operator does it may do with its own certificate, but for compaction and
 // defragmentation.
 func TestOperator_RightsOfItsRole(t *testing.T) {
-	ca := kvstoretest.NewCA(t, "ours")
-	s := kvstoretest.Start(t, kvstoretest.Options{CA: ca, Name: "server"})
+	s := kvstoretest.Start(t, kvstoretest.Options{CA: kvstoretest.NewCA(t, "ours"), Name: "server"})
 	root := kvstoretest.NewClient(t, s.ClientConfig())
 	if _, err := kvstore.Init(t.Context(), root, kvstore.InitConfig{Cluster: "east", Nodes: []string{"n1"}}); err != nil {
 		t.Fatal(err)
-	}
-	as := func(user string) *kvstore.Client {
-		cfg := s.ClientConfig()
-		cfg.CertFile, cfg.KeyFile = ca.Issue(t, user, time.Hour)
-		return kvstoretest.NewClient(t, cfg)
 	}
 	put(t, root, schema.Definitions(), webKey, web("true"))
 	put(t, root, schema.Definitions(), schema.DefinitionKey{Namespace: "default", Name: "other"}, web("false"))
@@ -67,8 +35,8 @@ func TestOperator_RightsOfItsRole(t *testing.T) {
 	cfg := testConfig("one")
 	cfg.StateDir, cfg.LeaderTTL = t.TempDir(), 15*time.Second
 	cfg.IdentityGC, cfg.GoneAfter = 50*time.Millisecond, 50*time.Millisecond
-	log := &lines{}
-	o, err := New(cfg, as(kvstore.UserOperator("east")), nil, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(log, nil)))
+	var log kvstoretest.LogBuffer
+	o, err := New(cfg, s.ClientAs(kvstore.UserOperator("east")), nil, prometheus.NewRegistry(), log.Logger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,8 +75,10 @@ func TestOperator_RightsOfItsRole(t *testing.T) {
 		want(t, root, key, "")
 	}
 	want(t, root, schema.RestingPrefix+"65999", "k8s:gone;")
-	if refused := log.having(string(kvstore.ReasonUnauthorised)); len(refused) > 0 {
-		t.Errorf("it may not:\n%s", strings.Join(refused, ""))
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, string(kvstore.ReasonUnauthorised)) {
+			t.Errorf("it may not: %s", line)
+		}
 	}
 
 	// The history is the administrator's.
@@ -122,7 +92,7 @@ func TestOperator_RightsOfItsRole(t *testing.T) {
 	if err := turns(nil); err == nil || !strings.Contains(err.Error(), "etcd-admin") {
 		t.Errorf("compaction with the operator's certificate: %v, want to be told of etcd-admin", err)
 	}
-	if err := turns(as(kvstore.UserAdmin("east"))); err != nil || testutil.ToFloat64(compacted) != 1 {
+	if err := turns(s.ClientAs(kvstore.UserAdmin("east"))); err != nil || testutil.ToFloat64(compacted) != 1 {
 		t.Error(fmt.Errorf("compaction with the administrator's: %w", err))
 	}
 }

@@ -6,7 +6,6 @@ package operator
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -51,20 +50,13 @@ func said(t *testing.T, c *kvstore.Client) (o schema.Owner, mod int64) {
 func TestKeeper_SaysThatItsRowsAreThere(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	c := s.Client()
-	k := testKeeper(t, c, "", "one")
-	elect(t, c, k)
-	s.Put(c, definition+"web", "x")
-	s.Put(c, definition+"db", "y")
-	beat(t, s, c, "1")
-	turns(t, k, 2)
+	k := leader(t, s, c, "", "web", "db")
 	first, _ := said(t, c)
 	if first.Epoch != storedEpoch(t, c) || !first.Complete || first.Rows != 2 {
 		t.Errorf("said %+v", first)
 	}
 
-	s.Wipe()
-	s.Put(c, "burn", "x")
-	elect(t, c, k)
+	wipe(t, s, c, k)
 	for range 10 {
 		if _, mod := said(t, c); mod != 0 {
 			break
@@ -103,30 +95,15 @@ func TestKeeper_SaysThatItsRowsAreThere(t *testing.T) {
 func TestKeeper_OldSnapshotUnderTheSameHeartbeat(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	c := s.Client()
-	k := testKeeper(t, c, "", "one")
-	elect(t, c, k)
-	s.Put(c, definition+"old", "x")
-	beat(t, s, c, "1")
-	turns(t, k, 2)
+	k := leader(t, s, c, "", "old")
 	epoch := storedEpoch(t, c)
 
-	s.Kill()
 	copied := t.TempDir()
-	if err := os.CopyFS(copied, os.DirFS(s.Config().Dir)); err != nil {
-		t.Fatal(err)
-	}
-	s.Restart()
+	s.Save(copied)
 	s.Put(c, definition+"new", "y")
 	s.Put(c, definition+"old", "changed")
 	turns(t, k, 1)
-	s.Kill()
-	if err := os.RemoveAll(s.Config().Dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.CopyFS(s.Config().Dir, os.DirFS(copied)); err != nil {
-		t.Fatal(err)
-	}
-	s.Restart()
+	s.RollBack(copied)
 	s.Put(c, "burn", "x")
 	s.Burn(c, 50)
 	turns(t, k, 4)
@@ -176,17 +153,11 @@ func TestKeeper_EpochThatTheGuardOwes(t *testing.T) {
 // holdNodes is a keeper in a hold that waits for three nodes.
 func holdNodes(t *testing.T, s *kvstoretest.Server, c *kvstore.Client) (*keeper, string) {
 	t.Helper()
-	k := testKeeper(t, c, "", "one")
-	elect(t, c, k)
 	for n := range 3 {
 		s.Put(c, fmt.Sprintf("%seast/n%d", schema.NodesPrefix, n), "{}")
 	}
-	s.Put(c, definition+"web", "x")
-	beat(t, s, c, "1")
-	turns(t, k, 2)
-	s.Wipe()
-	s.Put(c, "burn", "x")
-	elect(t, c, k)
+	k := leader(t, s, c, "", "web")
+	wipe(t, s, c, k)
 	turns(t, k, 3)
 	if err := k.check(t.Context()); !errors.Is(err, errHold) {
 		t.Fatalf("after a wipe: %v", err)

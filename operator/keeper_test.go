@@ -40,6 +40,27 @@ func testKeeper(t *testing.T, c *kvstore.Client, dir, name string) *keeper {
 	return k
 }
 
+// leader is a keeper with a term, which knows the definitions that it puts into the store.
+func leader(t *testing.T, s *kvstoretest.Server, c *kvstore.Client, dir string, definitions ...string) *keeper {
+	t.Helper()
+	k := testKeeper(t, c, dir, "one")
+	elect(t, c, k)
+	for _, name := range definitions {
+		s.Put(c, definition+name, "x")
+	}
+	beat(t, s, c, "1")
+	turns(t, k, 2)
+	return k
+}
+
+// wipe gives the store another life, and a keeper a term in it.
+func wipe(t *testing.T, s *kvstoretest.Server, c *kvstore.Client, k *keeper) {
+	t.Helper()
+	s.Wipe()
+	s.Burn(c, 1)
+	elect(t, c, k)
+}
+
 // elect gives a keeper a term.
 func elect(t *testing.T, c *kvstore.Client, k *keeper) fence {
 	t.Helper()
@@ -82,13 +103,9 @@ func TestKeeper_PutsBackAfterWipe(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	c := s.Client()
 	dir := t.TempDir()
-	k := testKeeper(t, c, dir, "one")
-	elect(t, c, k)
 	put(t, c, schema.Definitions(), webKey, web("true"))
-	s.Put(c, definition+"gone", "x")
 	s.Put(c, exports+"default/web", "exported")
-	beat(t, s, c, "1")
-	turns(t, k, 2)
+	k := leader(t, s, c, dir, "gone")
 	s.Delete(c, definition+"gone")
 	turns(t, k, 1) // a deletion, followed
 	first, _, err := c.Get(t.Context(), schema.EpochKey)
@@ -136,12 +153,7 @@ func TestKeeper_ResurrectsNothingDeletedWhileDown(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	c := s.Client()
 	dir := t.TempDir()
-	k := testKeeper(t, c, dir, "one")
-	elect(t, c, k)
-	s.Put(c, definition+"web", "x")
-	s.Put(c, definition+"db", "y")
-	beat(t, s, c, "1")
-	turns(t, k, 2)
+	leader(t, s, c, dir, "web", "db")
 	s.Delete(c, definition+"web")
 	s.Delete(c, definition+"db")
 	beat(t, s, c, "2")
@@ -248,16 +260,10 @@ func TestKeeper_OneEpochOfMany(t *testing.T) {
 func TestKeeper_OldCopyAfterAnothersRestore(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	c := s.Client()
-	leader, stale := testKeeper(t, c, "", "leader"), testKeeper(t, c, "", "stale")
-	elect(t, c, leader)
-	s.Put(c, definition+"web", "x")
-	beat(t, s, c, "1")
-	turns(t, leader, 2)
+	k, stale := leader(t, s, c, "", "web"), testKeeper(t, c, "", "stale")
 	turns(t, stale, 1)
-	s.Wipe()
-	s.Put(c, "burn", "x")
-	elect(t, c, leader)
-	turns(t, leader, 3)
+	wipe(t, s, c, k)
+	turns(t, k, 3)
 	s.Delete(c, definition+"web") // by a person, in the new life
 	elect(t, c, stale)            // leads with a copy of the old life
 	turns(t, stale, 3)
@@ -269,11 +275,7 @@ func TestKeeper_OldCopyAfterAnothersRestore(t *testing.T) {
 func TestKeeper_EndedTermWritesNothing(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	c := s.Client()
-	k := testKeeper(t, c, "", "one")
-	elect(t, c, k)
-	s.Put(c, definition+"web", "x")
-	beat(t, s, c, "1")
-	turns(t, k, 2)
+	k := leader(t, s, c, "", "web")
 	s.Wipe()
 	s.Put(c, "burn", "x") // nobody is elected in the new life
 	turns(t, k, 3)
@@ -285,13 +287,10 @@ func TestKeeper_EndedTermWritesNothing(t *testing.T) {
 func TestKeeper_AddressTakenMeanwhile(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	c := s.Client()
-	k := testKeeper(t, c, "", "one")
-	elect(t, c, k)
 	d := web("true")
 	put(t, c, schema.Definitions(), webKey, d)
 	put(t, c, schema.VIPs(), d.VIPs[0], schema.VIP{Namespace: "default", Name: "web"})
-	beat(t, s, c, "1")
-	turns(t, k, 2)
+	k := leader(t, s, c, "")
 	s.Wipe()
 	s.Put(c, "burn", "x")
 	other := schema.DefinitionKey{Namespace: "default", Name: "other"}
