@@ -40,18 +40,11 @@ type sample struct {
 
 // Run compacts until ctx ends. A store that cannot be reached is tried again at the next turn.
 func (c *compactor) Run(ctx context.Context) error {
-	tick := time.NewTicker(c.cfg.Compact)
-	defer tick.Stop()
-	for {
+	return every(ctx, c.cfg.Compact, func() {
 		if err := c.turn(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			c.log.Warn("store not compacted", "reason", err.Error())
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+	})
 }
 
 // turn notes the present revision and compacts to the one of Keep ago, if it is known.

@@ -45,18 +45,11 @@ type member struct {
 
 // Run makes a round at intervals until ctx ends.
 func (d *defragmenter) Run(ctx context.Context) error {
-	tick := time.NewTicker(d.every)
-	defer tick.Stop()
-	for {
+	return every(ctx, d.every, func() {
 		if err := d.round(ctx); err != nil && ctx.Err() == nil {
 			d.log.Warn("store not defragmented", "reason", err.Error())
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+	})
 }
 
 // round defragments each member that is worth it, followers first. The members are asked anew

@@ -43,18 +43,11 @@ type orphan struct {
 
 // Run looks at intervals until ctx ends.
 func (r *reaper) Run(ctx context.Context) error {
-	tick := time.NewTicker(min(10*time.Minute, r.cfg.GoneAfter))
-	defer tick.Stop()
-	for {
+	return every(ctx, min(10*time.Minute, r.cfg.GoneAfter), func() {
 		if err := r.turn(ctx, time.Now()); err != nil && ctx.Err() == nil && !errors.Is(err, errHold) {
 			r.log.Warn("rows of nodes that are gone not looked at", "reason", err.Error())
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+	})
 }
 
 // turn notes what names no node, and removes what did so for long enough.

@@ -22,19 +22,12 @@ func (o *Operator) heartbeat(ctx context.Context, f fence) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return session.Run(ctx) })
 	g.Go(func() error {
-		tick := time.NewTicker(o.cfg.Heartbeat)
-		defer tick.Stop()
-		for {
+		return every(ctx, o.cfg.Heartbeat, func() {
 			if err := o.beat(ctx, session, f); err != nil {
 				o.metrics.heartbeatErrors.Inc()
 				o.log.Warn("heartbeat not written", "reason", err.Error())
 			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-tick.C:
-			}
-		}
+		})
 	})
 	return g.Wait()
 }

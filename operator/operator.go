@@ -207,9 +207,7 @@ func (o *Operator) collect(ctx context.Context, f fence, away func() bool) error
 	if err != nil {
 		return err
 	}
-	tick := time.NewTicker(o.cfg.IdentityGC)
-	defer tick.Stop()
-	for {
+	return every(ctx, o.cfg.IdentityGC, func() {
 		err := o.check(ctx)
 		if err == nil {
 			err = gc.Round(ctx)
@@ -217,10 +215,5 @@ func (o *Operator) collect(ctx context.Context, f fence, away func() bool) error
 		if err != nil && ctx.Err() == nil && !errors.Is(err, errHold) {
 			o.log.Warn("identity collection was cut short", "reason", err.Error())
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	})
 }

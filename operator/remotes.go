@@ -46,18 +46,11 @@ const (
 
 // Run looks at intervals until ctx ends.
 func (r *remotes) Run(ctx context.Context) error {
-	tick := time.NewTicker(remotesEvery)
-	defer tick.Stop()
-	for {
+	return every(ctx, remotesEvery, func() {
 		if err := r.look(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			r.log.Info("heartbeats of other clusters not seen", "reason", err.Error())
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+	})
 }
 
 // away tells whether a cluster of the mesh is away, or nobody knows.
