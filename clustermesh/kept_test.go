@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/kvstoretest"
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
-// memory is what an earlier run kept of one remote.
+// memory is what an earlier run kept of the remote far.
 type memory struct {
 	id     uint32
 	tables func() Tables
@@ -23,7 +24,12 @@ type memory struct {
 	asked map[schema.Resource]int
 }
 
-func (m *memory) ID(string) uint32 { return m.id }
+func (m *memory) ID(cluster string) uint32 {
+	if cluster != "far" {
+		return 0
+	}
+	return m.id
+}
 
 func (m *memory) Restore(cluster string, r schema.Resource) int {
 	m.mu.Lock()
@@ -94,6 +100,29 @@ func TestMesh_RemoteAwayAtTheStartIsServedFromWhatWasKept(t *testing.T) {
 	}
 	if n := m.times(schema.ResourceNodes); n != 1 {
 		t.Errorf("asked %d times", n)
+	}
+}
+
+// Also when another one was tried more than once before.
+func TestMesh_SecondRemoteAwayIsServedFromWhatWasKept(t *testing.T) {
+	b, m := newMemory(t, 2)
+	nowhere := kvstore.Config{Endpoints: []string{"http://127.0.0.1:1"}}
+	b.add("near", nowhere)
+	b.phase("near", PhaseConnecting, "unreachable")
+	first := b.remote("near").LastErrorAt
+	kvstoretest.Eventually(t, func() string {
+		if b.remote("near").LastErrorAt.Equal(first) {
+			return "near was tried once"
+		}
+		return ""
+	})
+	b.add("far", nowhere)
+	b.phase("far", PhaseConnecting, "unreachable")
+	b.wantRows("far", one)
+	for _, r := range []schema.Resource{schema.ResourceNodes, schema.ResourceIdentities, schema.ResourceIPs, schema.ResourceServices} {
+		if n := m.times(r); n != 1 {
+			t.Errorf("%s: asked %d times", r, n)
+		}
 	}
 }
 

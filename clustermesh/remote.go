@@ -53,7 +53,9 @@ type remote struct {
 }
 
 // resources are the kinds of rows that are mirrored.
-var resources = [...]schema.Resource{schema.ResourceNodes, schema.ResourceIdentities, schema.ResourceIPs, schema.ResourceServices}
+func resources() []schema.Resource {
+	return []schema.Resource{schema.ResourceNodes, schema.ResourceIdentities, schema.ResourceIPs, schema.ResourceServices}
+}
 
 func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids, log *slog.Logger) *remote {
 	log = log.With("cluster", name)
@@ -101,7 +103,7 @@ func (r *remote) run(ctx context.Context, cfg kvstore.Config) error {
 		case time.Since(began) > r.cfg.RetryMax:
 			pause = r.cfg.RetryMin // it worked for a while
 		}
-		r.restore(resources[:]...)
+		r.restore(resources()...)
 		r.failed(err)
 		wait := time.NewTimer(pause)
 		select {
@@ -152,7 +154,7 @@ func (r *remote) restore(resources ...schema.Resource) {
 func (r *remote) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, x := range resources {
+	for _, x := range resources() {
 		r.restored[x] = true
 	}
 	r.forgot = true
@@ -280,7 +282,7 @@ func (r *remote) check(config schema.ClusterConfig) error {
 // be in progress.
 func (r *remote) drop() (rows int) {
 	rows = r.tables.drop(r.source)
-	for _, x := range resources {
+	for _, x := range resources() {
 		r.isListed(x, false)
 	}
 	if err := r.guard.Forget(); err != nil {
