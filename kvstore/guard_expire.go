@@ -93,8 +93,38 @@ func refused(err error) bool {
 	return errors.As(err, &denied) && denied.Reason == ReasonUnauthorised
 }
 
-// withoutNode returns those owners whose node row was not there at a revision. An answer that cannot
-// be had any more means that it was not.
+// foundOutLocked returns those owners of whom another watch found out that their leases had ended at the
+// same revision.
+func (g *Guard) foundOutLocked(owners map[string]int64) map[string]int64 {
+	out := map[string]int64{}
+	for owner, revision := range owners {
+		if g.expiries[owner].revision == revision {
+			out[owner] = revision
+		}
+	}
+	return out
+}
+
+// went asks the store and returns those names of which the counts say that they went. An answer that
+// cannot be had any more says so of all, one that is refused of none.
+func (g *Guard) went(ctx context.Context, c *Client, names []string, asked []count, say func(counts []int64, i int) bool) []string {
+	if len(asked) == 0 {
+		return nil
+	}
+	counts, err := g.counts(ctx, c, asked)
+	if refused(err) {
+		return nil
+	}
+	var out []string
+	for i, name := range names {
+		if err != nil || say(counts, i) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// withoutNode returns those owners whose node row was not there at a revision.
 func (g *Guard) withoutNode(ctx context.Context, c *Client, owners map[string]int64) map[string]int64 {
 	var names []string
 	var asked []count
@@ -105,40 +135,21 @@ func (g *Guard) withoutNode(ctx context.Context, c *Client, owners map[string]in
 			asked = append(asked, count{key: key, revision: revision})
 		}
 	}
-	out := map[string]int64{}
-	for owner, revision := range owners {
-		if g.expiries[owner].revision == revision { // another watch found out
-			out[owner] = revision
-		}
-	}
+	out := g.foundOutLocked(owners)
 	g.mu.Unlock()
-	if len(asked) == 0 {
-		return out
-	}
-	counts, err := g.counts(ctx, c, asked)
-	if refused(err) {
-		return out
-	}
-	for i, name := range names {
-		if err != nil || counts[i] == 0 {
-			out[name] = owners[name]
-		}
+	for _, name := range g.went(ctx, c, names, asked, func(counts []int64, i int) bool { return counts[i] == 0 }) {
+		out[name] = owners[name]
 	}
 	return out
 }
 
 // withTheirRows returns those nodes whose row went in one revision with other rows of theirs: its
 // owners' row, or, where there are none, addresses. A node that leaves in order takes its row back
-// alone. An answer that cannot be had any more means that they did.
+// alone.
 func (g *Guard) withTheirRows(ctx context.Context, c *Client, nodes map[string]int64) map[string]int64 {
 	g.mu.Lock()
 	weft := g.cfg.Owners && g.weft
-	out := map[string]int64{}
-	for name, revision := range nodes {
-		if g.expiries[name].revision == revision {
-			out[name] = revision
-		}
-	}
+	out := g.foundOutLocked(nodes)
 	g.mu.Unlock()
 	var addresses []string
 	for _, m := range g.membersNow() {
@@ -166,17 +177,8 @@ func (g *Guard) withTheirRows(ctx context.Context, c *Client, nodes map[string]i
 			names = append(names, name)
 		}
 	}
-	if len(asked) == 0 {
-		return out
-	}
-	counts, err := g.counts(ctx, c, asked)
-	if refused(err) {
-		return out
-	}
-	for i, name := range names {
-		if err != nil || counts[2*i+1] < counts[2*i] {
-			out[name] = nodes[name]
-		}
+	for _, name := range g.went(ctx, c, names, asked, func(counts []int64, i int) bool { return counts[2*i+1] < counts[2*i] }) {
+		out[name] = nodes[name]
 	}
 	return out
 }
