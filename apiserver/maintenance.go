@@ -58,12 +58,7 @@ func (s maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.A
 
 // ask counts a request that reads no key, which any certificate may make.
 func (s *Server) ask(ctx context.Context) (gen *cache.Generation, err error) {
-	u, err := s.users.of(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := u.request(); err != nil {
-		s.refused.Add(1)
+	if _, err := s.requester(ctx); err != nil {
 		return nil, err
 	}
 	if gen = s.cache.Generation(); gen == nil {

@@ -56,13 +56,8 @@ func (s kvServer) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServer
 	if r.MinModRevision != 0 || r.MaxModRevision != 0 || r.MinCreateRevision != 0 || r.MaxCreateRevision != 0 {
 		return status.Error(codes.Unimplemented, "RangeStream does not support revision filters")
 	}
-	u, err := s.users.of(ctx)
+	u, end, err := s.streamer(ctx)
 	if err != nil {
-		return err
-	}
-	end, err := u.openStream()
-	if err != nil {
-		s.refused.Add(1)
 		return err
 	}
 	defer end()
@@ -119,14 +114,35 @@ func (s *Server) account(ctx context.Context, u *user, bytes int) error {
 	return nil
 }
 
-// permit counts a request and checks that its user may read a range.
-func (s *Server) permit(ctx context.Context, key, end []byte) (*user, error) {
+// requester returns whose request it is, and counts it.
+func (s *Server) requester(ctx context.Context) (*user, error) {
 	u, err := s.users.of(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := u.request(); err != nil {
 		s.refused.Add(1)
+		return nil, err
+	}
+	return u, nil
+}
+
+// streamer returns whose stream it is, and counts it as open until end is called.
+func (s *Server) streamer(ctx context.Context) (u *user, end func(), err error) {
+	if u, err = s.users.of(ctx); err != nil {
+		return nil, nil, err
+	}
+	if end, err = u.openStream(); err != nil {
+		s.refused.Add(1)
+		return nil, nil, err
+	}
+	return u, end, nil
+}
+
+// permit counts a request and checks that its user may read a range.
+func (s *Server) permit(ctx context.Context, key, end []byte) (*user, error) {
+	u, err := s.requester(ctx)
+	if err != nil {
 		return nil, err
 	}
 	if !u.rights.allow(key, end) {

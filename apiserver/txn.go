@@ -34,12 +34,8 @@ func (s kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, e
 	if err := checkTxn(r, maxTxnOps); err != nil {
 		return nil, err
 	}
-	u, err := s.users.of(ctx)
+	u, err := s.requester(ctx)
 	if err != nil {
-		return nil, err
-	}
-	if err := u.request(); err != nil {
-		s.refused.Add(1)
 		return nil, err
 	}
 	if !allowTxn(u.rights, r) {

@@ -30,13 +30,8 @@ var errReplaced = status.Error(codes.Unavailable, "the store is another one now"
 // Watch serves the watches of one stream until the client ends it, another generation of the store
 // takes its place, or the client leaves a message unread for too long.
 func (s watchServer) Watch(stream pb.Watch_WatchServer) error {
-	u, err := s.users.of(stream.Context())
+	u, end, err := s.streamer(stream.Context())
 	if err != nil {
-		return err
-	}
-	end, err := u.openStream()
-	if err != nil {
-		s.refused.Add(1)
 		return err
 	}
 	defer end()
