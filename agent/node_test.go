@@ -170,16 +170,17 @@ func (n *testNode) stop(sig syscall.Signal) {
 // eventually asks until there is no error, or patience is over.
 func (n *testNode) eventually(what string, ask func() error) {
 	n.t.Helper()
-	end := time.Now().Add(patience)
+	end := time.After(patience)
 	for {
 		err := ask()
 		if err == nil {
 			return
 		}
-		if time.Now().After(end) {
+		select {
+		case <-end:
 			n.t.Fatalf("%s: %v", what, err)
+		case <-time.After(20 * time.Millisecond):
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -163,20 +163,21 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) > 2 && args[0] == "-out" {
 		want, args = args[1], args[2:]
 	}
-	last := ""
-	deadline := time.Now().Add(patience)
-	for time.Now().Before(deadline) {
+	end := time.After(patience)
+	for {
 		cmd := exec.Command(ts.Getenv("WEFT"), labArgs(ts, args)...)
 		cmd.Dir = ts.MkAbs(".")
 		out, err := cmd.CombinedOutput()
-		last = fmt.Sprintf("%s%v", out, err)
 		if (err != nil) == neg && strings.Contains(string(out), want) {
 			return
 		}
-		time.Sleep(100 * time.Millisecond) // the condition is outside of this process
+		select {
+		case <-end:
+			showLogs(ts)
+			ts.Fatalf("not within %v: lab %s: %s%v", patience, strings.Join(args, " "), out, err)
+		case <-time.After(100 * time.Millisecond): // the condition is outside of this process
+		}
 	}
-	showLogs(ts)
-	ts.Fatalf("not within %v: lab %s: %s", patience, strings.Join(args, " "), last)
 }
 
 // cmdGone checks that nothing of the lab is left on the host.

@@ -315,11 +315,12 @@ func waitFor(t *testing.T, what string, done func() bool) {
 // waitWithin is waitFor where more patience is needed.
 func waitWithin(t *testing.T, patience time.Duration, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	end := time.After(patience)
 	for !done() {
-		if time.Now().After(deadline) {
+		select {
+		case <-end:
 			t.Fatalf("not within %v: %s", patience, what)
+		case <-time.After(10 * time.Millisecond): // the condition is outside of this process
 		}
-		time.Sleep(10 * time.Millisecond) // the condition is outside of this process
 	}
 }

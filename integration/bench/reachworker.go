@@ -103,7 +103,7 @@ func (r *reacher) run(ctx context.Context) (times reachTimes, err error) {
 			times.Watch = append(times.Watch, float64(watch))
 			times.Maps = append(times.Maps, float64(reached))
 		}
-		// Not in step with anything periodic.
+		// The pace of the load, not in step with anything periodic.
 		time.Sleep(time.Duration(10+rand.IntN(20)) * time.Millisecond)
 	}
 	return times, nil

@@ -164,14 +164,8 @@ func (r *reseeding) byOwner(ctx context.Context) (s sample, err error) {
 	}
 	cpu := ownCPU()
 	prefix := schema.IPs(scope()).Prefix
-	// Counted in the store, seldom enough not to be a load.
-	for back := int64(0); back < manyRows; {
-		resp, err := r.direct.Etcd().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
-		if err != nil {
-			return s, err
-		}
-		back = resp.Count
-		time.Sleep(10 * time.Millisecond)
+	if err := r.counted(ctx, prefix); err != nil {
+		return s, err
 	}
 	end := time.Now()
 	s.cpu = ownCPU() - cpu
@@ -181,6 +175,23 @@ func (r *reseeding) byOwner(ctx context.Context) (s sample, err error) {
 	}
 	s.wall = end.Sub(first)
 	return s, wait(ctx, "the owner", r.stored)
+}
+
+// counted returns when the store has all rows. It counts seldom enough not to be a load.
+func (r *reseeding) counted(ctx context.Context, prefix string) error {
+	ctx, cancel := context.WithTimeout(ctx, convergeTimeout)
+	defer cancel()
+	for {
+		resp, err := r.direct.Etcd().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err != nil || resp.Count >= manyRows {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d rows of %d are back: %w", resp.Count, manyRows, ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // bare puts as many rows as there are under a prefix of its own, under a lease, until a bare watch has
