@@ -90,8 +90,12 @@ func memberID(cluster, name string) uint64 {
 	return max(h.Sum64(), 1)
 }
 
-// Run listens and serves until ctx ends.
+// Run listens and serves until ctx ends. Certificates that cannot be read are an error at the start;
+// later ones leave those in force that are.
 func (s *Server) Run(ctx context.Context) error {
+	if err := s.files.read(); err != nil {
+		return fmt.Errorf("API server: %w", err)
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", s.cfg.Listen)
 	if err != nil {

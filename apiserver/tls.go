@@ -38,6 +38,13 @@ func (f *files) tlsConfig() *tls.Config {
 	}
 }
 
+// read returns all that is wrong with the files, joined.
+func (f *files) read() error {
+	_, own := f.own()
+	_, roots := f.roots()
+	return errors.Join(own, roots)
+}
+
 // own returns the server's certificate.
 func (f *files) own() (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(f.cfg.CertFile, f.cfg.KeyFile)
