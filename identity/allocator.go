@@ -92,11 +92,11 @@ type Allocator struct {
 	wake     chan struct{} // holds one token when pending is not empty
 
 	mu      sync.Mutex
-	uses    map[string]*use     // by label string
-	byID    map[ID]string       // label strings of the uses that have a number
-	pending map[string]struct{} // label strings to settle
-	doubts  map[string]struct{} // label strings of transactions that may or may not have been applied
-	waits   map[string]*Wait    // label strings that wait for the end of a hold
+	uses    map[string]*use      // by label string
+	byID    map[ID]string        // label strings of the uses that have a number
+	pending map[string]struct{}  // label strings to settle
+	doubts  map[string]time.Time // when label strings had a transaction that may or may not have been applied
+	waits   map[string]*Wait     // label strings that wait for the end of a hold
 	stats   Stats
 }
 
@@ -159,7 +159,7 @@ func NewAllocator(
 		uses:     map[string]*use{},
 		byID:     map[ID]string{},
 		pending:  map[string]struct{}{},
-		doubts:   map[string]struct{}{},
+		doubts:   map[string]time.Time{},
 		waits:    map[string]*Wait{},
 	}
 	a.known.usedHere = func(id ID) bool { return a.usedByOthers(id, "") }

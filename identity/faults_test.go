@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -163,6 +164,91 @@ func TestAllocator_CallerGivesUp(t *testing.T) {
 		idle := len(a.uses) == 0
 		a.mu.Unlock()
 		return idle && len(tails(t, a.client, schema.IdentityValuesPrefix)) == 0
+	})
+}
+
+// A request that seemed lost arrives after the node has looked for what it may have left behind, and
+// when nobody uses the set any more: its reference goes all the same.
+func TestAllocator_RequestArrivesLate(t *testing.T) {
+	for name, allocate := range map[string]func(*testing.T, *node, Labels){
+		"reuse": func(t *testing.T, a *node, labels Labels) { a.must(t, labels) },
+		"join": func(t *testing.T, a *node, labels Labels) {
+			lease, _, err := a.session.Lease(timeout(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tr := trial{Allocator: a.Allocator, text: labels.String(), lease: lease}
+			key := schema.IdentityReferenceKey(tr.text, netip.MustParseAddr("172.16.0.1"))
+			if _, err := tr.join(timeout(t), []reference{{key: key, id: a.Allocator.known.of(tr.text)}}); err == nil {
+				t.Fatal("a lost answer is no error")
+			}
+			a.must(t, labels)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := kvstoretest.Start(t, kvstoretest.Options{})
+			c := s.Client()
+			late := &chaos{calm: true}
+			c.Etcd().KV = chaosKV{KV: c.Etcd().KV, chaos: late}
+			other, a := start(t, s, "172.16.0.1"), startAs(t, c, "172.16.0.2")
+			labels := set("web")
+			id := other.must(t, labels)
+			ref := schema.IdentityReferenceKey(labels.String(), netip.MustParseAddr("172.16.0.2"))
+			eventually(t, "known", func() bool { return a.Allocator.known.of(labels.String()) == id })
+			settle := func() {
+				t.Helper()
+				eventually(t, "settled", func() bool {
+					a.mu.Lock()
+					defer a.mu.Unlock()
+					return len(a.pending)+len(a.uses) == 0
+				})
+			}
+			late.delayTxn()
+			allocate(t, a, labels)
+			a.Release(labels)
+			settle()
+			for range 2 {
+				a.settleDoubts(time.Now())
+				settle()
+			}
+			late.deliver()
+			if v, _ := a.value(t, ref); v == "" {
+				t.Fatal("the late request wrote no reference")
+			}
+			a.settleDoubts(time.Now().Add(2 * doubtFor))
+			eventually(t, "the reference is gone", func() bool { v, _ := a.value(t, ref); return v == "" })
+			settle()
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if len(a.doubts) > 0 {
+				t.Errorf("still in doubt: %v", a.doubts)
+			}
+		})
+	}
+}
+
+// A request whose caller has given up puts a reference between the deletion of the set's old one and
+// its answer: the reference goes too.
+func TestAllocator_RequestArrivesWhileASetEnds(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	c := s.Client()
+	labels := set("web")
+	ref := schema.IdentityReferenceKey(labels.String(), netip.MustParseAddr("172.16.0.1"))
+	var a *node
+	once := sync.OnceFunc(func() {
+		s.Put(a.client, ref, "200000")
+		a.settleLate(labels.String())
+	})
+	c.Etcd().KV = chaosKV{KV: c.Etcd().KV, chaos: &chaos{calm: true, done: func() { once() }}}
+	a = startAs(t, c, "172.16.0.1")
+	a.must(t, labels)
+	a.Release(labels)
+	eventually(t, "no reference is left", func() bool {
+		a.mu.Lock()
+		idle := len(a.uses)+len(a.pending) == 0
+		a.mu.Unlock()
+		v, _ := a.value(t, ref)
+		return idle && v == ""
 	})
 }
 

@@ -26,6 +26,8 @@ type chaos struct {
 	frozen chan struct{} // not nil: requests wait until it is closed, whatever their context says
 	crash  func()        // not nil: called before or after the request countdown requests ahead
 	count  int
+	done   func()   // not nil: called when a deletion is done, before its answer
+	delay  bool     // the next transaction arrives late
 	late   []func() // requests that are still under way, though their callers have given up
 }
 
@@ -40,7 +42,7 @@ const (
 )
 
 // next waits while the client is frozen and draws what becomes of the next request.
-func (c *chaos) next() fate {
+func (c *chaos) next(txn bool) fate {
 	for {
 		c.mu.Lock()
 		gate := c.frozen
@@ -51,6 +53,10 @@ func (c *chaos) next() fate {
 		<-gate
 	}
 	defer c.mu.Unlock()
+	if c.delay && txn {
+		c.delay = false
+		return arrivesLate
+	}
 	if c.calm {
 		return passes
 	}
@@ -105,6 +111,13 @@ func (c *chaos) freeze() (thaw func()) {
 	}
 }
 
+// delayTxn lets the next transaction arrive when deliver is called.
+func (c *chaos) delayTxn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.delay = true
+}
+
 // deliver lets all arrive that is late.
 func (c *chaos) deliver() {
 	c.mu.Lock()
@@ -117,9 +130,9 @@ func (c *chaos) deliver() {
 }
 
 // through makes one request of the store, or not.
-func through[R any](c *chaos, ctx context.Context, request func(context.Context) (R, error)) (R, error) {
+func through[R any](c *chaos, ctx context.Context, txn bool, request func(context.Context) (R, error)) (R, error) {
 	var none R
-	switch c.next() {
+	switch c.next(txn) {
 	case neverArrives:
 		return none, errLost
 	case answerIsLost:
@@ -141,19 +154,24 @@ type chaosKV struct {
 }
 
 func (k chaosKV) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	return through(k.chaos, ctx, func(ctx context.Context) (*clientv3.GetResponse, error) { return k.KV.Get(ctx, key, opts...) })
+	return through(k.chaos, ctx, false, func(ctx context.Context) (*clientv3.GetResponse, error) { return k.KV.Get(ctx, key, opts...) })
 }
 
 func (k chaosKV) Put(ctx context.Context, key, v string, opts ...clientv3.OpOption) (*clientv3.PutResponse, error) {
-	return through(k.chaos, ctx, func(ctx context.Context) (*clientv3.PutResponse, error) { return k.KV.Put(ctx, key, v, opts...) })
+	return through(k.chaos, ctx, false, func(ctx context.Context) (*clientv3.PutResponse, error) { return k.KV.Put(ctx, key, v, opts...) })
 }
 
 func (k chaosKV) Delete(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.DeleteResponse, error) {
-	return through(k.chaos, ctx, func(ctx context.Context) (*clientv3.DeleteResponse, error) { return k.KV.Delete(ctx, key, opts...) })
+	return through(k.chaos, ctx, false, func(ctx context.Context) (*clientv3.DeleteResponse, error) {
+		if k.chaos.done != nil {
+			defer k.chaos.done()
+		}
+		return k.KV.Delete(ctx, key, opts...)
+	})
 }
 
 func (k chaosKV) Txn(ctx context.Context) clientv3.Txn {
 	return kvstore.NewTxn(func(fill func(clientv3.Txn) clientv3.Txn) (*clientv3.TxnResponse, error) {
-		return through(k.chaos, ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) { return fill(k.KV.Txn(ctx)).Commit() })
+		return through(k.chaos, ctx, true, func(ctx context.Context) (*clientv3.TxnResponse, error) { return fill(k.KV.Txn(ctx)).Commit() })
 	})
 }

@@ -150,12 +150,6 @@ func (f *fire) rest(gc *GC) {
 	f.republishPeer()
 	var want, got []string
 	equal := func() bool {
-		// As at every interval: what arrived late may be told to its allocator later still.
-		for _, a := range f.actors {
-			if a.alloc != nil {
-				a.alloc.settleDoubts()
-			}
-		}
 		want, got = f.held(), f.stored()
 		return slices.Equal(want, got)
 	}

@@ -276,6 +276,7 @@ func (t trial) join(ctx context.Context, refs []reference) (ID, error) {
 			nil,
 		)).Commit()
 	if err != nil {
+		t.doubt(t.text)
 		return Unknown, err
 	}
 	if !resp.Succeeded {

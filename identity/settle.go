@@ -39,23 +39,29 @@ func (a *Allocator) settleLate(text string) {
 	a.settleLocked(text)
 }
 
-// doubt notes a set to be looked at again at the next interval: a request that seemed lost can still
+// doubtFor is how long a request that seemed lost is expected to arrive yet. etcd gives up what it
+// could not do within 7 s; the rest is for what waits in a network or a stopped process.
+const doubtFor = time.Minute
+
+// doubt notes a set to be looked at at each interval for a while: a request that seemed lost can still
 // arrive, and leave a reference that nobody uses.
 func (a *Allocator) doubt(text string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.doubts[text] = struct{}{}
+	a.doubts[text] = time.Now()
 }
 
-// settleDoubts is settleLocked for all sets in doubt.
-func (a *Allocator) settleDoubts() {
+// settleDoubts is settleLocked for all sets in doubt, of which the old ones are in doubt no more.
+func (a *Allocator) settleDoubts(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for text := range a.doubts {
+	for text, since := range a.doubts {
 		a.useLocked(text)
 		a.settleLocked(text)
+		if now.Sub(since) > doubtFor {
+			delete(a.doubts, text)
+		}
 	}
-	clear(a.doubts)
 }
 
 // settleHeld is settleLocked for all sets.
@@ -113,9 +119,9 @@ func (a *Allocator) settleAll(ctx context.Context) error {
 		}
 		select {
 		case <-a.wake:
-		case <-tick.C:
+		case now := <-tick.C:
 			a.settleHeld()
-			a.settleDoubts()
+			a.settleDoubts(now)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -138,6 +144,9 @@ func (a *Allocator) settlePending(ctx context.Context) bool {
 				a.failed(err)
 				a.mu.Lock()
 				a.pending[text] = struct{}{}
+				if _, ok := a.doubts[text]; ok {
+					a.doubts[text] = time.Now() // a store that does not answer may do it when it is back
+				}
 				a.mu.Unlock()
 				mu.Lock()
 				ok = false
@@ -153,10 +162,12 @@ func (a *Allocator) settlePending(ctx context.Context) bool {
 // settle makes the store agree with the use of one set.
 func (a *Allocator) settle(ctx context.Context, text string) error {
 	a.mu.Lock()
-	u := a.uses[text]
+	// One that is not used any more was noted for what a request may have left behind, perhaps while the
+	// last use of it ended.
+	u := a.useLocked(text)
 	// While a set is allocated, which can take as long as a peer's lock, there is nothing to settle:
 	// the allocation writes what is needed, or notes the set again when it fails.
-	idle := u == nil || u.users > 0 && u.id == Unknown
+	idle := u.users > 0 && u.id == Unknown
 	a.mu.Unlock()
 	if idle {
 		return nil
@@ -168,6 +179,11 @@ func (a *Allocator) settle(ctx context.Context, text string) error {
 	}
 	defer func() { u.turn <- struct{}{} }()
 	a.mu.Lock()
+	if a.uses[text] != u { // it ended meanwhile, and whoever uses the set now has another turn
+		a.settleLocked(text)
+		a.mu.Unlock()
+		return nil
+	}
 	users, id := u.users, u.id
 	if users == 0 {
 		// The number is not ours from here on. Who comes while the store works asks anew.
