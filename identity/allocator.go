@@ -95,6 +95,7 @@ type Allocator struct {
 	uses    map[string]*use      // by label string
 	byID    map[ID]string        // label strings of the uses that have a number
 	pending map[string]struct{}  // label strings to settle
+	unseen  map[string]struct{}  // label strings whose number stands in the store and not yet in the mirror
 	doubts  map[string]time.Time // when label strings had a transaction that may or may not have been applied
 	waits   map[string]*Wait     // label strings that wait for the end of a hold
 	stats   Stats
@@ -159,6 +160,7 @@ func NewAllocator(
 		uses:     map[string]*use{},
 		byID:     map[ID]string{},
 		pending:  map[string]struct{}{},
+		unseen:   map[string]struct{}{},
 		doubts:   map[string]time.Time{},
 		waits:    map[string]*Wait{},
 	}

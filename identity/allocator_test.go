@@ -46,19 +46,28 @@ func startAs(t testing.TB, c *kvstore.Client, address string) *node {
 
 func startWith(t testing.TB, c *kvstore.Client, cfg Config) *node {
 	t.Helper()
+	return startBehind(t, c, cfg, newGate())
+}
+
+// startBehind is startWith for a node whose mirror falls behind while the gate is shut.
+func startBehind(t testing.TB, c *kvstore.Client, cfg Config, mirror *gate) *node {
+	t.Helper()
 	cfg.Cluster, cfg.ClusterID = "c3", 3
 	log := kvstoretest.Log(t)
 	n := &node{client: c, known: state.NewTable[schema.IdentityKey]("identities", state.Equal[string])}
 	n.session = kvstore.NewSession(n.client, kvstore.SessionConfig{TTL: time.Minute, Refresh: time.Second}, log)
 	scope := schema.Scope{Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters}
-	watch := kvstore.NewWatch(n.client, schema.Identities(scope), n.known, kvstore.WatchConfig{Source: "etcd"}, log)
+	seen := state.NewTable[schema.IdentityKey]("seen", state.Equal[string])
+	watch := kvstore.NewWatch(n.client, schema.Identities(scope), seen, kvstore.WatchConfig{Source: "etcd"}, log)
 	var err error
 	if n.Allocator, err = NewAllocator(cfg, n.client, n.session, n.known, log); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
-	for _, run := range []func(context.Context) error{n.session.Run, watch.Run, n.Run} {
+	for _, run := range []func(context.Context) error{
+		n.session.Run, watch.Run, n.Run, func(ctx context.Context) error { return feed(ctx, mirror, seen, n.known) },
+	} {
 		g.Go(func() error { return run(ctx) })
 	}
 	stopped := false

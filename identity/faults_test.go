@@ -39,6 +39,34 @@ func TestAllocator_MasterKeyVanishes(t *testing.T) {
 	}
 }
 
+// A key that was written again vanishes once more before the mirror has shown it: no event tells it.
+func TestAllocator_MasterKeyVanishesUnseen(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	mirror := newGate()
+	a := startBehind(t, s.Client(), Config{Node: netip.MustParseAddr("172.16.0.1")}, mirror)
+	id := a.must(t, set("web"))
+	key := schema.IdentityMasterKey(uint32(id))
+	eventually(t, "known", func() bool { return a.Allocator.known.shows(set("web").String(), id) })
+	open := mirror.shut()
+	remove := func() {
+		t.Helper()
+		if _, err := a.client.Delete(timeout(t), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	a.known.Delete("etcd", 0, schema.IdentityKey{Cluster: "c3", ID: uint32(id)})
+	eventually(t, "written again", func() bool { v, _ := a.value(t, key); return v != "" })
+	remove()
+	open()
+	eventually(t, "written once more", func() bool { v, _ := a.value(t, key); return v == set("web").String() })
+	eventually(t, "seen", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return len(a.unseen) == 0 && a.Allocator.known.shows(set("web").String(), id)
+	})
+}
+
 func TestAllocator_MasterKeyIsTakenByOthers(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})
 	a := start(t, s, "172.16.0.1")

@@ -6,6 +6,7 @@ package identity
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/weft-net/weft/kvstore/schema"
@@ -121,6 +122,23 @@ func (k *knownNumbers) of(text string) ID {
 		}
 	}
 	return best
+}
+
+// hasSynced tells whether the mirror has synced.
+func (k *knownNumbers) hasSynced() bool {
+	select {
+	case <-k.synced:
+		return true
+	default:
+		return false
+	}
+}
+
+// shows tells whether the index has a number for a label string, so that the end of it would be told.
+func (k *knownNumbers) shows(text string, id ID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Contains(k.byLabels[text], id)
 }
 
 // formerly returns a number that a label string had until lately and that nothing else has, or

@@ -39,6 +39,32 @@ func (a *Allocator) settleLate(text string) {
 	a.settleLocked(text)
 }
 
+// unseenEvery is how often a number is looked at that stands in the store and not in the mirror. A key
+// that vanishes before the mirror has shown it is told by nobody.
+const unseenEvery = time.Second
+
+// noteUnseen notes whether the mirror shows a set's number.
+func (a *Allocator) noteUnseen(text string, id ID) {
+	seen := !a.known.hasSynced() || a.known.shows(text, id)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if seen {
+		delete(a.unseen, text)
+	} else {
+		a.unseen[text] = struct{}{}
+	}
+}
+
+// settleUnseen is settleLocked for all sets whose number the mirror did not show.
+func (a *Allocator) settleUnseen() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for text := range a.unseen {
+		a.settleLocked(text)
+	}
+	clear(a.unseen)
+}
+
 // doubtFor is how long a request that seemed lost is expected to arrive yet. etcd gives up what it
 // could not do within 7 s; the rest is for what waits in a network or a stopped process.
 const doubtFor = time.Minute
@@ -109,6 +135,8 @@ func (a *Allocator) followLease(ctx context.Context) error {
 func (a *Allocator) settleAll(ctx context.Context) error {
 	tick := time.NewTicker(a.cfg.SyncInterval)
 	defer tick.Stop()
+	unseen := time.NewTicker(unseenEvery)
+	defer unseen.Stop()
 	for failures := 0; ; {
 		if a.settlePending(ctx) {
 			failures = 0
@@ -122,6 +150,8 @@ func (a *Allocator) settleAll(ctx context.Context) error {
 		case now := <-tick.C:
 			a.settleHeld()
 			a.settleDoubts(now)
+		case <-unseen.C:
+			a.settleUnseen()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -196,7 +226,11 @@ func (a *Allocator) settle(ctx context.Context, text string) error {
 	case id == Unknown:
 		return nil // somebody waits for the turn, to allocate it
 	}
-	return a.keep(ctx, u, id)
+	if err := a.keep(ctx, u, id); err != nil {
+		return err
+	}
+	a.noteUnseen(text, id)
+	return nil
 }
 
 // forget removes the reference of a set without users.
