@@ -180,13 +180,55 @@ func (t *flowTable) sweepMap(m rowMap[bpf.FlowKey, bpf.Flow], now uint32, gone m
 			if twin := t.twin(k, f); t.alive(twin, now, pressure) {
 				continue
 			}
-			dead = append(dead, k)
+			removed, err := t.removeIdle(m, k, now, pressure)
+			if err != nil {
+				failed = err
+				return false
+			}
+			if removed {
+				count--
+			}
 		}
 		failed = errors.Join(t.remove(m, dead), t.remove(t.old, twins), t.remove(t.young, twins))
 		count -= int64(len(dead))
 		return failed == nil
 	})
 	return max(count, 0), errors.Join(err, failed)
+}
+
+// removeIdle removes an entry if it is still idle. Since the sweep has read it, a client that uses its
+// port again may have begun a connection with it, which would not survive: what comes back from its
+// backend would not be translated. So the entry is read again just before, and what began in the
+// moment in between is put back.
+func (t *flowTable) removeIdle(m rowMap[bpf.FlowKey, bpf.Flow], k bpf.FlowKey, now uint32, pressure bool) (bool, error) {
+	var f bpf.Flow
+	if err := m.m.Lookup(k, &f); errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("read a flow of %s: %w", m.name, err)
+	}
+	if idle(f, now, t.ticks) <= idleLimit(k, f, pressure) {
+		return false, nil
+	}
+	return t.take(m, k, now, pressure)
+}
+
+// take removes an entry and puts it back if it turns out not to be idle.
+func (t *flowTable) take(m rowMap[bpf.FlowKey, bpf.Flow], k bpf.FlowKey, now uint32, pressure bool) (bool, error) {
+	var f bpf.Flow
+	if err := m.m.LookupAndDelete(k, &f); errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("remove a flow of %s: %w", m.name, err)
+	}
+	if idle(f, now, t.ticks) <= idleLimit(k, f, pressure) {
+		if err := m.m.Update(k, f, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+			return false, fmt.Errorf("put a flow of %s back: %w", m.name, err)
+		}
+		return false, nil
+	}
+	t.removed.Add(1)
+	return true, nil
 }
 
 func (t *flowTable) twin(k bpf.FlowKey, f bpf.Flow) bpf.FlowKey {

@@ -88,6 +88,52 @@ func TestFlowTable_Sweep(t *testing.T) {
 	}
 }
 
+// A connection that began with an entry's key after the sweep had read it idle keeps its entry.
+func TestFlowTable_SpareWhatBeganAnew(t *testing.T) {
+	o, cfg := testObjects(t)
+	ticks, err := clockRate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := newFlowTable(o, cfg.programs(""), cfg.GCInterval, ticks)
+	now, err := o.Now()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const closed = bpf.FlowReplied | bpf.FlowFin | bpf.FlowTwinFin
+	for _, m := range []rowMap[bpf.FlowKey, bpf.Flow]{table.old, table.young} {
+		for name, remove := range map[string]func(bpf.FlowKey) (bool, error){
+			"read again":      func(k bpf.FlowKey) (bool, error) { return table.removeIdle(m, k, now, false) },
+			"between the two": func(k bpf.FlowKey) (bool, error) { return table.take(m, k, now, false) },
+		} {
+			for i, tt := range []struct {
+				flow bpf.Flow
+				gone bool
+			}{
+				{bpf.Flow{Seen: now + 1, Packets: 3}, false},
+				{bpf.Flow{Seen: now - 1000*ticks, State: closed}, true},
+			} {
+				k := bpf.NewFlowKey(netip.AddrPortFrom(addr("10.0.1.7"), uint16(i)), netip.AddrPortFrom(addr("10.96.0.10"), 80), unix.IPPROTO_TCP, 4)
+				if err := m.m.Put(k, tt.flow); err != nil {
+					t.Fatal(err)
+				}
+				gone, err := remove(k)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var have bpf.Flow
+				found := m.m.Lookup(k, &have) == nil
+				if gone != tt.gone || found == tt.gone || found && have != tt.flow {
+					t.Errorf("%s, %s, %+v: removed %v, found %v %+v", m.name, name, tt.flow, gone, found, have)
+				}
+				if gone, err := remove(k); tt.gone && (gone || err != nil) {
+					t.Errorf("%s, %s: what is not there: %v, %v", m.name, name, gone, err)
+				}
+			}
+		}
+	}
+}
+
 func TestFlowTable_Pressure(t *testing.T) {
 	o, cfg := testObjects(t)
 	ticks, err := clockRate()
