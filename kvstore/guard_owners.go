@@ -76,7 +76,12 @@ func (g *Guard) ownerSaid(ev event) {
 		return
 	}
 	g.words[name] = ownerWord{o, ev.ModRevision}
-	g.known[name], g.weft = true, true
+	g.weft = true
+	if o.Left {
+		delete(g.known, name) // nobody waits for it, in a hold neither
+	} else {
+		g.known[name] = true
+	}
 	g.nudge()
 }
 

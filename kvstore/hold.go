@@ -109,7 +109,11 @@ func (f holdFacts) confirmed(owner string, revision int64) (at int64, said bool)
 		return at, said
 	}
 	w, ok := f.words[owner]
-	return w.mod, ok && w.Complete && f.epoch != "" && w.Epoch == f.epoch && w.mod > revision
+	if !ok || !w.Complete || f.epoch == "" || w.Epoch != f.epoch {
+		return 0, false
+	}
+	// A node that has left says nothing more, whenever its absence is noticed.
+	return w.mod, w.mod > revision || w.Left
 }
 
 // judgeHold decides which held rows are believed to be gone. A row whose owner has spoken is; the

@@ -64,6 +64,8 @@ func TestJudgeHold(t *testing.T) {
 		{name: "silent-owner", groups: []heldGroup{a}, known: names(10), unconfirmed: 1},
 		{name: "owner-has-spoken", groups: []heldGroup{a, b}, words: map[string]ownerWord{"n0": said(e, 11)}, known: names(10), end: []heldGroup{a}, unconfirmed: 1},
 		{name: "word-of-before", groups: []heldGroup{a}, words: map[string]ownerWord{"n0": said(e, 10)}, known: names(10), unconfirmed: 1},
+		{name: "left-before", groups: []heldGroup{a, b}, words: map[string]ownerWord{"n0": {schema.Owner{Epoch: e, Complete: true, Left: true}, 9}}, known: names(10), end: []heldGroup{a}, unconfirmed: 1},
+		{name: "left-another-store", groups: []heldGroup{a}, words: map[string]ownerWord{"n0": {schema.Owner{Epoch: old, Complete: true, Left: true}, 11}}, known: names(10), unconfirmed: 1},
 		{name: "word-of-another-epoch", groups: []heldGroup{a}, words: map[string]ownerWord{"n0": said(old, 11)}, known: names(10), unconfirmed: 1},
 		{name: "not-complete", groups: []heldGroup{a}, words: map[string]ownerWord{"n0": {schema.Owner{Epoch: e}, 11}}, known: names(10), unconfirmed: 1},
 		{name: "limit-not-over", groups: []heldGroup{a}, known: names(10), clock: 59 * time.Minute, unconfirmed: 1},

@@ -4,8 +4,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weft-net/weft/agent/api"
+	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/embedded"
 )
 
@@ -48,7 +51,10 @@ func TestCommands(t *testing.T) {
 	t.Run("scripts", func(t *testing.T) { // its parallel sub-tests end before Run returns
 		testscript.Run(t, testscript.Params{
 			Dir: "testdata", UpdateScripts: *update, RequireExplicitExec: true,
-			Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitcode},
+			Cmds: map[string]func(*testscript.TestScript, bool, []string){
+				"exitcode": exitcode,
+				"put":      func(ts *testscript.TestScript, neg bool, args []string) { put(ts, etcd, neg, args) },
+			},
 			Setup: func(env *testscript.Env) error {
 				env.Setenv("WEFT_SOCKET", socket)
 				env.Setenv("TZ", "UTC")
@@ -97,4 +103,16 @@ func startEtcd(t *testing.T) *embedded.Server {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// put writes one key: put KEY VALUE
+func put(ts *testscript.TestScript, etcd *embedded.Server, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: put KEY VALUE")
+	}
+	c, err := kvstore.New(kvstore.Config{Endpoints: []string{etcd.Endpoint()}}, slog.New(slog.DiscardHandler))
+	ts.Check(err)
+	defer c.Close()
+	_, err = c.Put(context.Background(), args[0], []byte(args[1]), 0)
+	ts.Check(err)
 }

@@ -13,7 +13,7 @@ func nodeCommand(a *app) *cobra.Command {
 		{"POD CIDRS", false, func(r row) string { return r.field("podCIDRs") }},
 		{"SOURCE", true, func(r row) string { return r.Source }},
 		{"AGE", false, func(r row) string { return age(r.Changed) }},
-	}))
+	}), nodeLeave(a))
 }
 
 func identityCommand(a *app) *cobra.Command {

@@ -224,6 +224,8 @@ func TestGolden_OwnRows(t *testing.T) {
 	t.Run("owner", func(t *testing.T) {
 		o := Owner{Epoch: "00112233445566778899aabbccddeeff", Rows: 12, Complete: true}
 		golden(t, Owners(), "weft/v1/owners/n1", "owners/n1.json", o, o)
+		left := Owner{Epoch: o.Epoch, Complete: true, Left: true}
+		golden(t, Owners(), "weft/v1/owners/n1", "owners/left.json", left, left)
 	})
 	t.Run("resting", func(t *testing.T) {
 		r := Resting{

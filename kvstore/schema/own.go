@@ -38,5 +38,8 @@ type Owner struct {
 	Rows int
 	// Complete: it has seen all of them in the store.
 	Complete bool
-	Extra    Extra
+	// Left: it was the last word of a node that left in order. It has no rows any more, and nobody waits
+	// for another word.
+	Left  bool
+	Extra Extra
 }

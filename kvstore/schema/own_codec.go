@@ -23,6 +23,7 @@ type wireOwner struct {
 	Epoch    string `json:"epoch"`
 	Rows     int    `json:"rows"`
 	Complete bool   `json:"complete"`
+	Left     bool   `json:"left,omitempty"`
 }
 
 type wireResting struct {
@@ -83,7 +84,7 @@ func Owners() Codec[string, Owner] {
 			if err := checkOwner(node, o); err != nil {
 				return nil, err
 			}
-			return encodeOwn(node, wireOwner{o.Epoch, o.Rows, o.Complete}, o.Extra)
+			return encodeOwn(node, wireOwner{o.Epoch, o.Rows, o.Complete, o.Left}, o.Extra)
 		},
 		Decode: func(node string, b []byte) (Owner, error) {
 			var w wireOwner
@@ -91,7 +92,7 @@ func Owners() Codec[string, Owner] {
 			if err != nil {
 				return Owner{}, err
 			}
-			o := Owner{Epoch: w.Epoch, Rows: w.Rows, Complete: w.Complete, Extra: extra}
+			o := Owner{Epoch: w.Epoch, Rows: w.Rows, Complete: w.Complete, Left: w.Left, Extra: extra}
 			return o, checkOwner(node, o)
 		},
 		Equal: func(a, b Owner) bool { return a == b },
@@ -101,6 +102,9 @@ func Owners() Codec[string, Owner] {
 func checkOwner(node string, o Owner) error {
 	if o.Rows < 0 {
 		return invalid(node, "row counts %d rows", o.Rows)
+	}
+	if o.Left && o.Rows > 0 {
+		return invalid(node, "row says that the node has left, and counts %d rows", o.Rows)
 	}
 	return checkEpoch(node, o.Epoch)
 }

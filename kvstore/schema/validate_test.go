@@ -216,6 +216,7 @@ func TestDecode_OwnRows(t *testing.T) {
 	refuses(t, Owners(), "n1", bad{
 		"negative": {with(t, "owners/n1.json", `:12`, `:-1`), "-1 rows"},
 		"no-epoch": {`{"rows":1}`, "epoch"},
+		"left":     {with(t, "owners/left.json", `:0`, `:1`), "has left, and counts 1 rows"},
 	})
 }
 
