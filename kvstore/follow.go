@@ -138,6 +138,7 @@ func (f *follower) askNow() {
 func (f *follower) run(ctx context.Context) error {
 	pause := backoff{min: f.cfg.minBackoff, max: f.cfg.maxBackoff}
 	f.continuity = ContinuityFirst
+	f.trace(ctx)
 	if f.guard != nil {
 		defer f.guard.join(f)()
 	}
@@ -155,9 +156,11 @@ func (f *follower) run(ctx context.Context) error {
 			was = s.connected
 			s.connected, s.lastError, s.lastErrorAt = false, err, time.Now()
 		})
+		level := slog.LevelDebug
 		if was {
-			f.log.Info("watch interrupted", "prefix", f.cfg.prefix, "error", err)
+			level = slog.LevelInfo
 		}
+		f.log.Log(ctx, level, "watch interrupted", "prefix", f.cfg.prefix, "error", err)
 		if f.foreign && refused(err) {
 			// Rights in somebody else's store change rarely, and all of our nodes ask.
 			select {
@@ -243,6 +246,7 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 		return err
 	}
 	defer s.close()
+	f.opened(s.created)
 	if s.created.ClusterId != f.lineage.clusterID || s.created.Revision < f.revision {
 		f.continuity, f.broken = ContinuityBroken, true
 		return fmt.Errorf("watch %s: %w (cluster %x at revision %d, was %x at %d)", f.cfg.prefix,

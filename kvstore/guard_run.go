@@ -21,10 +21,11 @@ func (g *Guard) Run(ctx context.Context) error {
 	g.loadLocked()
 	c := g.c
 	g.mu.Unlock()
+	log := g.log.With("for", "guard") // others may watch the same prefix
 	follow := func(prefix string, exact bool, each sink) *follower {
 		cfg := g.cfg.Follow.follow(prefix)
 		cfg.exact = exact
-		f := &follower{c: c, cfg: cfg, sink: each, log: g.log, foreign: g.cfg.ReadOnly}
+		f := &follower{c: c, cfg: cfg, sink: each, log: log, foreign: g.cfg.ReadOnly}
 		f.renew = g.renewal // what was said of another lineage is forgotten
 		wg.Go(func() { _ = f.run(ctx) })
 		return f
