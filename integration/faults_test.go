@@ -23,9 +23,11 @@ type fault struct {
 	name, store string
 	long        bool         // for the soak only
 	members     bool         // the store has three
+	leases      bool         // the leases of nodes are short
 	before      func(*trial) // what the fault shall find
 	breaking    func(*trial) // returns once it is broken
 	heal        func(*trial) // nil: it is whole when it was broken
+	after       func(*trial) // what is to work at once when it is whole again
 }
 
 // trial is one fault that happens to one lab.
@@ -69,7 +71,7 @@ func faults() []fault {
 			heal:     labs([]string{"start", "etcd/east", "operator/east", "agent/east-1"}),
 		},
 		{name: "the remote's etcd killed", store: "west", breaking: labs([]string{"kill", "etcd/west"}), heal: labs([]string{"start", "etcd/west"})},
-	}, storeFaults("east"), leaseFaults(), thirdFaults())
+	}, storeFaults("east"), remoteFaults("west"), leaseFaults(), thirdFaults())
 }
 
 // TestFaults_NobodyNotices breaks the control plane under traffic and judges the history: nothing
@@ -102,9 +104,9 @@ func TestSoak_Faults(t *testing.T) {
 	}
 	t.Logf("WEFT_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	all, members := faults(), memberFaults()
+	all, members, leases := faults(), memberFaults(), shortLeaseFaults()
 	if only := os.Getenv("FAULT"); only != "" {
-		faultsUnderLoad(t, named(t, slices.Concat(all, members), only), 1000, 200)
+		faultsUnderLoad(t, named(t, slices.Concat(all, members, leases), only), 1000, 200)
 		return
 	}
 	// Each of them happens before one happens again.
@@ -117,6 +119,7 @@ func TestSoak_Faults(t *testing.T) {
 				deck = slices.Clone(all)
 				random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 				t.Run("members-"+strconv.Itoa(n), func(t *testing.T) { faultsUnderLoad(t, members, 1000, 200) })
+				t.Run("leases-"+strconv.Itoa(n), func(t *testing.T) { faultsUnderLoad(t, leases, 1000, 200) })
 			}
 			some, deck = append(some, deck[0]), deck[1:]
 		}
@@ -143,6 +146,9 @@ func faultsUnderLoad(t *testing.T, faults []fault, connects, sessions int) {
 	up := []string{"--nodes", "2", "--pods", "2", "--etcd-quota", strconv.Itoa(storeQuota)}
 	if slices.ContainsFunc(faults, func(f fault) bool { return f.members }) {
 		up = append(up, "--etcd-members", storeMembers)
+	}
+	if slices.ContainsFunc(faults, func(f fault) bool { return f.leases }) {
+		up = append(up, "--lease-ttl", shortLease.String())
 	}
 	m := newMesh(t, labName("faults"), up...)
 	o := m.observe()
@@ -193,6 +199,10 @@ func (o *observer) happen(f fault) {
 	o.wait()
 	o.m.waitHealthy()
 	o.m.waitEqual("after " + f.name)
+	if f.after != nil {
+		f.after(t)
+		o.m.waitEqual("after what follows " + f.name)
+	}
 	o.m.t.Logf("survived: %s from %s in %v; all rows of %s back after %v", f.name, begin.UTC().Format("15:04:05.000"),
 		time.Since(begin).Round(time.Millisecond), f.store, took.Round(time.Millisecond))
 }

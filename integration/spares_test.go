@@ -20,11 +20,11 @@ import (
 // client.
 const spareLabel = "app=spare"
 
-// spares makes so many on the first node, for a fault's before.
+// spares makes so many on the first node of the cluster, for a fault's before.
 func spares(count int) func(*trial) {
 	return func(t *trial) {
 		t.m.t.Helper()
-		t.spares = t.addSpares(t.m.Clusters[0].Nodes[0], count)
+		t.spares = t.addSpares(t.cluster.Nodes[0], count)
 		t.waitHere(t.spares)
 	}
 }

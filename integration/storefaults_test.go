@@ -34,6 +34,17 @@ func storeFaults(cluster string) []fault {
 	}
 }
 
+// remoteFaults are those in which the store of the other cluster does: who reads it knows nothing of what
+// happened there but what the store says.
+func remoteFaults(cluster string) []fault {
+	all := storeFaults(cluster)
+	for i, f := range all {
+		all[i].long = f.name != "etcd wiped" && f.name != "an old snapshot"
+		all[i].name = "the remote's store: " + f.name
+	}
+	return all
+}
+
 // afterSnapshot takes a copy of the store; after that one endpoint ends and another begins.
 func afterSnapshot(take func(*trial)) func(*trial) {
 	return func(t *trial) {

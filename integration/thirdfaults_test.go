@@ -21,30 +21,14 @@ func thirdFaults() []fault {
 	return []fault{
 		{name: "a third deleted", store: "east", before: spares(1 + aThird), breaking: func(t *trial) { t.dropThird() }},
 		{
-			name: "a third deleted in a hold", store: "east", long: true, before: spares(1 + aThird),
-			// The rows of a node that cannot speak are held for as long as it cannot.
-			breaking: func(t *trial) {
+			name: "a third deleted before, in and after a hold", store: "east", long: true,
+			before: func(t *trial) {
 				t.m.t.Helper()
-				silent := t.cluster.Nodes[1].Name
-				t.m.lab("cut", "store/"+silent)
-				t.m.lab("store", "wipe", t.cluster.Name)
-				for _, p := range t.spares {
-					t.waitStored(p.Addresses[0].String())
-				}
-				holding := func() (is bool) {
-					t.ask(t.cluster.Nodes[0].Name, func(ctx context.Context, c api.AgentClient) error {
-						list, err := c.HoldList(ctx, &api.HoldListRequest{})
-						is = list.GetHolding()
-						return err
-					})
-					return is
-				}
-				waitFor(t.m.t, "hold", holding)
-				t.dropThird(silent)
-				if !holding() {
-					t.m.t.Error("nothing was held any more while the third was deleted")
-				}
+				spares(1 + aThird)(t)
+				t.dropThird()
+				spares(1 + aThird)(t)
 			},
+			breaking: dropThirdInHold,
 			heal: func(t *trial) {
 				t.m.t.Helper()
 				silent := t.cluster.Nodes[1].Name
@@ -54,8 +38,47 @@ func thirdFaults() []fault {
 					return !slices.ContainsFunc(t.spares, func(p lab.Pod) bool { return t.has(silent, p.Addresses[0].String()) })
 				})
 			},
+			after: func(t *trial) {
+				t.m.t.Helper()
+				for _, c := range t.m.Clusters {
+					for _, n := range c.Nodes {
+						waitWithin(t.m.t, 3*patience, "end of the hold on "+n.Name, func() bool { return !t.holding(n.Name) })
+					}
+				}
+				spares(1 + aThird)(t)
+				t.dropThird()
+			},
 		},
 	}
+}
+
+// dropThirdInHold deletes the third while rows are held: those of a node that cannot speak are, for as long
+// as it cannot.
+func dropThirdInHold(t *trial) {
+	t.m.t.Helper()
+	silent := t.cluster.Nodes[1].Name
+	t.m.lab("cut", "store/"+silent)
+	t.m.lab("store", "wipe", t.cluster.Name)
+	for _, p := range t.spares {
+		t.waitStored(p.Addresses[0].String())
+	}
+	speaking := t.cluster.Nodes[0].Name
+	waitFor(t.m.t, "hold", func() bool { return t.holding(speaking) })
+	t.dropThird(silent)
+	if !t.holding(speaking) {
+		t.m.t.Error("nothing was held any more while the third was deleted")
+	}
+}
+
+// holding says whether a node holds rows of the cluster.
+func (t *trial) holding(node string) (is bool) {
+	t.m.t.Helper()
+	t.ask(node, func(ctx context.Context, c api.AgentClient) error {
+		list, err := c.HoldList(ctx, &api.HoldListRequest{Cluster: t.cluster.Name})
+		is = list.GetHolding()
+		return err
+	})
+	return is
 }
 
 // dropThird deletes one endpoint and then a third of all, and waits until each is gone from every map,
