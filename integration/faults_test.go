@@ -150,6 +150,8 @@ func faultsUnderLoad(t *testing.T, faults []fault, connects, sessions int) {
 	if slices.ContainsFunc(faults, func(f fault) bool { return f.leases }) {
 		up = append(up, "--lease-ttl", shortLease.String())
 	}
+	t.Setenv("WEFT_LOG_LEVEL", "debug") // what watches see is in the logs of agents
+	t.Setenv("WEFT_LOG_FORMAT", "json")
 	m := newMesh(t, labName("faults"), up...)
 	o := m.observe()
 	clients := o.callers(connects, sessions)

@@ -29,7 +29,9 @@ type observer struct {
 	done sync.WaitGroup
 	made int // spares, to name the next one
 
-	numbers map[uint32]bool // identities of spares
+	numbers map[uint32]bool   // identities of spares
+	stores  map[string]*truth // by cluster
+	blind   map[string]bool   // nodes whose logs are not read: their clocks were wrong
 
 	mu    sync.Mutex
 	owner map[string]string          // of an address: the cluster
@@ -46,6 +48,7 @@ func (m *mesh) observe() *observer {
 	o := &observer{
 		m: m, rec: history.NewRecorder(nil), logs: map[string]string{}, stop: stop,
 		owner: map[string]string{}, here: map[string]map[string]bool{}, numbers: map[uint32]bool{},
+		stores: map[string]*truth{}, blind: map[string]bool{},
 	}
 	for _, c := range m.Clusters {
 		for _, n := range c.Nodes {
@@ -55,6 +58,9 @@ func (m *mesh) observe() *observer {
 		}
 	}
 	for _, c := range m.Clusters {
+		s := &truth{rec: o.rec, name: c.Name, dir: filepath.Join(filepath.Dir(c.CA), "etcd"), client: m.client(c)}
+		o.stores[c.Name] = s
+		o.done.Go(func() { s.follow(ctx) })
 		for _, n := range c.Nodes {
 			o.here[n.Name] = map[string]bool{}
 			o.done.Add(1)
@@ -164,14 +170,43 @@ func (o *observer) judge() {
 	for file, from := range o.logs {
 		all = append(all, connects(o.m.t, file, from))
 	}
-	records := history.Merge(all...)
+	seen := o.traces()
+	records := history.Merge(append(all, seen)...)
 	for _, v := range history.Check(records, history.Limits{InForce: patience}) {
 		o.m.t.Error(v)
 	}
 	if o.m.t.Failed() {
 		o.m.logs()
 	}
-	o.m.t.Logf("history of %d records", len(records))
+	o.m.t.Logf("history of %d records, %d of them of watches", len(records), len(seen))
+}
+
+// traces are what the watches of agents were told, by their logs.
+func (o *observer) traces() []history.Record {
+	o.m.t.Helper()
+	var all [][]history.Record
+	life := func(store string, at time.Time) string { return o.stores[store].life(at) }
+	for _, c := range o.m.Clusters {
+		for _, n := range c.Nodes {
+			if o.blind[n.Name] {
+				continue
+			}
+			f, err := os.Open(n.Agent.Log)
+			if err != nil {
+				o.m.t.Fatal(err)
+			}
+			defer f.Close()
+			records, err := history.Traces(f, history.Traced{By: n.Name, Store: c.Name, Life: life})
+			if err != nil {
+				o.m.t.Fatal(err)
+			}
+			if len(records) == 0 {
+				o.m.t.Errorf("%s: not a word of a watch", n.Agent.Log)
+			}
+			all = append(all, records)
+		}
+	}
+	return history.Merge(all...)
 }
 
 // connects reads the log of a client.

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -74,12 +75,15 @@ func (m *mesh) lab(args ...string) string {
 	return out.String()
 }
 
-// logs shows the ends of the logs of agents and operators.
+// logs shows the ends of the logs of agents and operators, without what is for the history.
 func (m *mesh) logs() {
 	for _, name := range []string{"agent.log", "operator.log"} {
 		files, _ := filepath.Glob(filepath.Join(lab.DirOf(m.name), "*", name))
 		for _, f := range files {
 			b, err := os.ReadFile(f)
+			b = bytes.Join(slices.DeleteFunc(bytes.SplitAfter(b, []byte("\n")), func(line []byte) bool {
+				return bytes.Contains(line, []byte(`"level":"DEBUG"`))
+			}), nil)
 			if err == nil {
 				m.t.Logf("--- %s\n%s", f, b[max(0, len(b)-4000):])
 			}
