@@ -22,6 +22,9 @@ import (
 // certLife is how long the certificates of a lab are good for.
 const certLife = 30 * 24 * time.Hour
 
+// certAge is how old they are from the start: the clock of a node may be wrong by an hour.
+const certAge = 2 * time.Hour
+
 // authority is the certificate authority of one cluster. Each cluster has its own, so no cluster
 // can speak for another.
 type authority struct {
@@ -44,7 +47,7 @@ func newAuthority(name, certFile string) (*authority, error) {
 	}
 	t := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: name + " lab authority"},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(certLife),
+		NotBefore: time.Now().Add(-certAge), NotAfter: time.Now().Add(certLife),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
@@ -73,7 +76,7 @@ func (a *authority) issue(l leaf, certFile, keyFile string) error {
 	}
 	t := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: l.name},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(life),
+		NotBefore: time.Now().Add(-certAge), NotAfter: time.Now().Add(life),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	if l.server {
