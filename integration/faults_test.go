@@ -24,6 +24,7 @@ type fault struct {
 	long        bool         // for the soak only
 	members     bool         // the store has three
 	leases      bool         // the leases of nodes are short
+	large       bool         // the store holds much
 	before      func(*trial) // what the fault shall find
 	breaking    func(*trial) // returns once it is broken
 	heal        func(*trial) // nil: it is whole when it was broken
@@ -104,9 +105,10 @@ func TestSoak_Faults(t *testing.T) {
 	}
 	t.Logf("WEFT_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	all, members, leases := faults(), memberFaults(), shortLeaseFaults()
+	all, members := faults(), memberFaults()
+	others := slices.Concat(shortLeaseFaults(), clockFaults(), pageFaults()) // of labs of their own kind
 	if only := os.Getenv("FAULT"); only != "" {
-		faultsUnderLoad(t, named(t, slices.Concat(all, members, leases), only), 1000, 200)
+		faultsUnderLoad(t, named(t, slices.Concat(all, members, others), only), 1000, 200)
 		return
 	}
 	// Each of them happens before one happens again.
@@ -119,7 +121,7 @@ func TestSoak_Faults(t *testing.T) {
 				deck = slices.Clone(all)
 				random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 				t.Run("members-"+strconv.Itoa(n), func(t *testing.T) { faultsUnderLoad(t, members, 1000, 200) })
-				t.Run("leases-"+strconv.Itoa(n), func(t *testing.T) { faultsUnderLoad(t, leases, 1000, 200) })
+				t.Run("others-"+strconv.Itoa(n), func(t *testing.T) { faultsUnderLoad(t, others, 1000, 200) })
 			}
 			some, deck = append(some, deck[0]), deck[1:]
 		}
@@ -143,7 +145,11 @@ func named(t *testing.T, all []fault, names string) (some []fault) {
 // faultsUnderLoad builds a lab, puts connects (a second, half of them through a service) and long
 // sessions on it, and lets one fault after the other happen.
 func faultsUnderLoad(t *testing.T, faults []fault, connects, sessions int) {
-	up := []string{"--nodes", "2", "--pods", "2", "--etcd-quota", strconv.Itoa(storeQuota)}
+	quota := storeQuota
+	if slices.ContainsFunc(faults, func(f fault) bool { return f.large }) {
+		quota = largeQuota
+	}
+	up := []string{"--nodes", "2", "--pods", "2", "--etcd-quota", strconv.Itoa(quota)}
 	if slices.ContainsFunc(faults, func(f fault) bool { return f.members }) {
 		up = append(up, "--etcd-members", storeMembers)
 	}

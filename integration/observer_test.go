@@ -32,6 +32,7 @@ type observer struct {
 	numbers map[uint32]bool   // identities of spares
 	stores  map[string]*truth // by cluster
 	blind   map[string]bool   // nodes whose logs are not read: their clocks were wrong
+	clock   string            // file of the clock that can be wrong
 
 	mu    sync.Mutex
 	owner map[string]string          // of an address: the cluster
