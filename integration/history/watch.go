@@ -6,6 +6,7 @@ package history
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -66,6 +67,9 @@ func checkWatches(records []Record, _ Limits) []finding {
 		if w == nil {
 			continue // its beginning is not in the history
 		}
+		if r.Lineage != w.lineage && truth[lineage{r.Store, w.lineage}].goesOn(truth[lineage{r.Store, r.Lineage}], r.Prefix, w.last) {
+			w.lineage, w.next = r.Lineage, truth[lineage{r.Store, r.Lineage}].after(w.last)
+		}
 		if r.Lineage != w.lineage {
 			blame(ErrBrokeNoGap, r.Key, "resumes over lineage %s, and had listed lineage %s", r.Lineage, w.lineage)
 			delete(watches, id)
@@ -112,6 +116,15 @@ type store struct {
 	base     *Record
 	writes   []Record // after the base, by revision
 	followed int64    // the writes are all there up to this revision
+}
+
+// goesOn says whether another life of a store goes on where a watch of this one was: it was rolled back to
+// a revision at which nothing under the prefix was other than the watch knew. Then it misses nothing.
+func (s *store) goesOn(other *store, prefix string, revision int64) bool {
+	if s == nil || other == nil || revision < s.base.Revision || revision > other.base.Revision {
+		return false
+	}
+	return maps.Equal(s.rows(prefix, revision), other.rows(prefix, other.base.Revision))
 }
 
 // after is the place of the first write above a revision.
