@@ -6,7 +6,6 @@ package history
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -67,7 +66,7 @@ func checkWatches(records []Record, _ Limits) []finding {
 		if w == nil {
 			continue // its beginning is not in the history
 		}
-		if r.Lineage != w.lineage && truth[lineage{r.Store, w.lineage}].goesOn(truth[lineage{r.Store, r.Lineage}], r.Prefix, w.last) {
+		if r.Lineage != w.lineage && truth[lineage{r.Store, w.lineage}].goesOn(truth[lineage{r.Store, r.Lineage}], w.last) {
 			w.lineage, w.next = r.Lineage, truth[lineage{r.Store, r.Lineage}].after(w.last)
 		}
 		if r.Lineage != w.lineage {
@@ -118,13 +117,24 @@ type store struct {
 	followed int64    // the writes are all there up to this revision
 }
 
-// goesOn says whether another life of a store goes on where a watch of this one was: it was rolled back to
-// a revision at which nothing under the prefix was other than the watch knew. Then it misses nothing.
-func (s *store) goesOn(other *store, prefix string, revision int64) bool {
+// goesOn says whether another life of a store has the history that a watch of this one knew, up to a
+// revision: it was rolled back, not so far, and the watch misses nothing. Of a store that began anew no row
+// is as old and the same.
+func (s *store) goesOn(other *store, revision int64) bool {
 	if s == nil || other == nil || revision < s.base.Revision || revision > other.base.Revision {
 		return false
 	}
-	return maps.Equal(s.rows(prefix, revision), other.rows(prefix, other.base.Revision))
+	known, shared := s.rows("", revision), 0
+	for key, mod := range other.base.Rows {
+		if mod > revision {
+			continue
+		}
+		if known[key] != mod {
+			return false
+		}
+		shared++
+	}
+	return shared > 0
 }
 
 // after is the place of the first write above a revision.
