@@ -128,7 +128,7 @@ func (m *mesh) unequalNode(cluster string, n lab.Node, stores map[string]map[str
 		row, entry func(value []byte) string
 	}{
 		{"ipcache", "ipcache", field("identity"), field("identity")},
-		{"frontends", "lb", chosen, field("backends")},
+		{"frontends", "lb", chosen, entered},
 		{"local-endpoints", "endpoint", field("identity"), field("identity")},
 	} {
 		want, got := map[string]string{}, map[string]string{}
@@ -175,6 +175,16 @@ func field(name string) func([]byte) string {
 	}
 }
 
+// entered lists the backends of a map's entry. Their order is that in which they came.
+func entered(value []byte) string {
+	var v struct{ Backends []string }
+	if err := json.Unmarshal(value, &v); err != nil {
+		return err.Error()
+	}
+	slices.Sort(v.Backends)
+	return fmt.Sprint(v.Backends)
+}
+
 // chosen lists the backends of a frontend that take new flows, as the map's entry does.
 func chosen(value []byte) string {
 	var v struct {
@@ -192,11 +202,8 @@ func chosen(value []byte) string {
 			list = append(list, b.Address)
 		}
 	}
-	text, err := json.Marshal(list)
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
+	slices.Sort(list)
+	return fmt.Sprint(list)
 }
 
 func tableRows(ctx context.Context, client api.AgentClient, table string) (map[string]*api.Row, error) {
