@@ -121,18 +121,18 @@ type store struct {
 // revision: it was rolled back, not so far, and the watch misses nothing. Of a store that began anew no row
 // is as old and the same.
 func (s *store) goesOn(other *store, revision int64) bool {
-	if s == nil || other == nil || revision < s.base.Revision || revision > other.base.Revision {
+	if s == nil || other == nil || revision > other.base.Revision {
 		return false
 	}
-	known, shared := s.rows("", revision), 0
+	known, shared := s.rows("", max(revision, s.base.Revision)), 0
 	for key, mod := range other.base.Rows {
-		if mod > revision {
-			continue
-		}
-		if known[key] != mod {
+		switch {
+		case mod > revision:
+		case known[key] == mod:
+			shared++
+		case revision >= s.base.Revision: // else it may have been written anew since
 			return false
 		}
-		shared++
 	}
 	return shared > 0
 }
