@@ -109,6 +109,7 @@ func (d *directory) readFile(name string) (file, bool) {
 		return file{hash: hash, err: fmt.Errorf("client file %s has more than %d bytes", path, maxFile)}, true
 	}
 	cfg, err := kvstore.ParseConfigFile(path, data)
+	cfg.Sticky = true // the endpoints may be API servers
 	return file{hash: hash, config: cfg, err: err}, true
 }
 

@@ -86,6 +86,10 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 			}),
 		},
 	}
+	if cfg.Sticky {
+		// The library asks for round_robin in the service config; without one it is pick_first.
+		ec.DialOptions = append(ec.DialOptions, grpc.WithDisableServiceConfig())
+	}
 	if d.secure {
 		c.problems.scheme = "https"
 		ec.TLS = tlsConfig(cfg, "") // says that TLS is wanted; the credentials below do it

@@ -22,6 +22,10 @@ type Config struct {
 	CertFile, KeyFile string
 	// HostAliases are addresses of host names, asked before DNS.
 	HostAliases map[string][]netip.Addr
+	// Sticky stays with one endpoint until its connection ends, instead of asking all of them in turn.
+	// The API servers of a cluster need it: for some time after a loss of their store they show it at
+	// different times, and who goes from one to the other and back sees rows come and go.
+	Sticky bool
 	// DialTimeout bounds one attempt to connect. Default 5 s.
 	DialTimeout time.Duration
 	// RequestTimeout bounds one request, or one page of a list. Default 15 s.
