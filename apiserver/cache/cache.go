@@ -85,6 +85,7 @@ type Generation struct {
 	Epoch     string // "": the store has none
 
 	upstream uint64 // the etcd's own cluster id
+	from     int64  // nothing is fetched of what happened before; 0: the history decides
 	done     chan struct{}
 }
 
@@ -206,10 +207,7 @@ func (c *Cache) session(ctx context.Context) error {
 		if gen, err = c.begin(ctx); err != nil {
 			return err
 		}
-		// Who resumes in what is still to be fetched waits for it from the first moment on.
-		c.unread = true
-		gen.Store.expectFill(c.fillFrom(gen))
-		c.publish(gen)
+		c.publishUnread(gen)
 	}
 	st, err := openStream(ctx, c.client.Etcd())
 	if err != nil {
@@ -240,7 +238,9 @@ func (c *Cache) session(ctx context.Context) error {
 		return c.relist(ctx)
 	case epoch != gen.Epoch:
 		c.log.Info("the store has a new epoch", "epoch", epoch)
-		c.publish(newGeneration(gen.Store, gen.upstream, epoch))
+		next := newGeneration(gen.Store, gen.upstream, epoch)
+		next.from = gen.from
+		c.publish(next)
 		return errEpoch
 	}
 
@@ -322,8 +322,8 @@ func (c *Cache) relist(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.unread = false
 	c.log.Info("the store was listed anew", "revision", gen.Store.Revision())
-	c.publish(gen)
+	gen.from = gen.Store.base
+	c.publishUnread(gen)
 	return errors.New("the store was listed anew")
 }

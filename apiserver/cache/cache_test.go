@@ -5,6 +5,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -317,6 +318,26 @@ func TestCache_GapIsAnotherGeneration(t *testing.T) {
 	if floor := next.Store.Stats().Floor; floor <= first.Store.Revision() {
 		t.Errorf("the history reaches back to %d, over the gap", floor)
 	}
+	f.wantWatchFromList(t)
+}
+
+// wantWatchFromList begins to watch at the revision of the present generation's list.
+func (f *fixture) wantWatchFromList(t *testing.T) {
+	t.Helper()
+	s := f.cache.Generation().Store
+	kvstoretest.Eventually(t, func() string {
+		_, err := s.Since(s.base, 1<<20, false)
+		if errors.As(err, new(*FillingError)) {
+			return err.Error()
+		}
+		if err != nil {
+			t.Fatalf("a watch from the revision of the list: %v", err)
+		}
+		return ""
+	})
+	if _, err := s.Since(s.base-1, 1, false); !errors.As(err, new(*CompactedError)) {
+		t.Errorf("a watch from before the list: %v", err)
+	}
 }
 
 func putEpoch(t *testing.T, f *fixture, id byte) string {
@@ -438,6 +459,7 @@ func TestCache_HoldsTheViewOfALostStore(t *testing.T) {
 			if st := next.Store.Stats(); st.Revisions > 0 && st.Floor < 40 {
 				t.Errorf("the history reaches back to %d", st.Floor)
 			}
+			f.wantWatchFromList(t)
 		})
 	}
 }

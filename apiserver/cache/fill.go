@@ -32,10 +32,23 @@ var errTooMuch = errors.New("the history is larger than its budget")
 // fillFrom is the revision that the history is to be fetched from; one behind what a generation began
 // with means that none is.
 func (c *Cache) fillFrom(gen *Generation) int64 {
-	if c.cfg.FillSlices < 0 {
+	switch {
+	case c.cfg.FillSlices < 0:
 		return gen.Store.base + 1
+	case gen.from > 0:
+		return gen.from
 	}
 	return max(1, gen.Store.base-int64(c.cfg.History.Revisions)+1)
+}
+
+// publishUnread makes a generation the present one whose history is still to be fetched: at the least
+// what happened at the revision that it begins with, for clients that list at a revision and watch from
+// there, and not from behind it, must not be told for ever to list again. Who resumes in what is to be
+// fetched waits for it from the first moment on.
+func (c *Cache) publishUnread(gen *Generation) {
+	c.unread = true
+	gen.Store.expectFill(c.fillFrom(gen))
+	c.publish(gen)
 }
 
 // fillBack fetches the history from before the first list, as far back as it is kept and the etcd

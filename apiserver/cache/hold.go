@@ -62,9 +62,9 @@ func (c *Cache) hold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.unread = false // its history before now is not that of anybody's clients
 	c.log.Info("the hold is over", "revision", next.Store.Revision())
-	c.publish(next)
+	next.from = next.Store.base // what happened before is not the history of anybody's clients
+	c.publishUnread(next)
 	return errReplaced
 }
 
