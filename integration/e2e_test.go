@@ -109,6 +109,7 @@ func TestScripts(t *testing.T) {
 			"gone":       cmdGone,
 			"races":      cmdRaces,
 			"store":      cmdStore,
+			"maps":       cmdMaps,
 		},
 	})
 }

@@ -53,7 +53,9 @@ func newMesh(t *testing.T, name string, up ...string) *mesh {
 			t.Error(err)
 		}
 	})
-	m.lab(append([]string{"up"}, up...)...)
+	// The clusters read each other's stores, so that what happens to a store happens to all, unless told
+	// otherwise.
+	m.lab(append([]string{"up", "--apiservers", "0"}, up...)...)
 	l, err := lab.Open(lab.DirOf(name))
 	if err != nil {
 		t.Fatal(err)

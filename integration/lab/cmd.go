@@ -63,6 +63,7 @@ func (c *command) shape(cmd *cobra.Command) {
 	f.StringVar((*string)(&o.Family), "family", string(o.Family), "addresses of pods: 4, 6 or dual")
 	f.DurationVar(&o.LeaseTTL, "lease-ttl", o.LeaseTTL, "how long a node's rows outlive its agent (default: the agent's)")
 	f.IntVar(&o.EtcdMembers, "etcd-members", o.EtcdMembers, "members of each cluster's store")
+	f.IntVar(&o.APIServers, "apiservers", o.APIServers, "API servers of each cluster, through which the others reach it; 0: they reach its store")
 	f.Int64Var(&o.EtcdQuota, "etcd-quota", o.EtcdQuota, "how large a store may get, bytes (default: etcd's)")
 	f.IntVar(&o.WANMTU, "wan-mtu", o.WANMTU, "largest packet between clusters, bytes")
 	for name, values := range map[string][]string{"mode": {string(VXLAN), string(Native)}, "family": {"4", "6", "dual"}} {
@@ -201,7 +202,7 @@ func (c *command) heal() *cobra.Command {
 func (c *command) link(use, short string, do func(*Lab, string) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use + " LINK...", Short: short, Args: atLeast("LINK"),
-		Long: short + ". Links are control/CLUSTER (to the other clusters' stores), data/CLUSTER (packets),\n" +
+		Long: short + ". Links are control/CLUSTER (to the other clusters' API servers), data/CLUSTER (packets),\n" +
 			"etcd/CLUSTER (its own store), node/NODE (packets of one node), store/NODE (one node's way to all stores).",
 		ValidArgsFunction: c.complete((*Lab).linkNames),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -222,8 +223,9 @@ func (c *command) link(use, short string, do func(*Lab, string) error) *cobra.Co
 func (c *command) kill() *cobra.Command {
 	name := "KILL"
 	cmd := &cobra.Command{
-		Use: "kill PROCESS...", Short: "Kill processes: etcd/CLUSTER[/MEMBER], operator/CLUSTER, agent/NODE, pod/POD",
-		Args: atLeast("PROCESS"), ValidArgsFunction: c.complete(processNames),
+		Use:   "kill PROCESS...",
+		Short: "Kill processes: etcd/CLUSTER[/MEMBER], operator/CLUSTER, apiserver/CLUSTER[/REPLICA], agent/NODE, pod/POD",
+		Args:  atLeast("PROCESS"), ValidArgsFunction: c.complete(processNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sig := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
 			if sig == 0 {
@@ -281,6 +283,9 @@ func processNames(l *Lab) (names []string) {
 			names = append(names, memberProcess(&c, i))
 		}
 		names = append(names, "operator/"+c.Name)
+		for i := range c.APIServers {
+			names = append(names, serverProcess(&c, i))
+		}
 		for _, n := range c.Nodes {
 			names = append(names, "agent/"+n.Name)
 		}
@@ -295,6 +300,9 @@ func placeNames(l *Lab) (names []string) {
 	names = []string{"wan"}
 	for _, c := range l.Clusters {
 		names = append(names, "etcd/"+c.Name, "operator/"+c.Name)
+		for i := range c.APIServers {
+			names = append(names, serverProcess(&c, i))
+		}
 		for _, n := range c.Nodes {
 			names = append(names, n.Name)
 		}

@@ -22,7 +22,7 @@ type wire struct{ netns, dev string }
 
 // wires finds what a name of `weft lab cut` stands for:
 //
-//	control/<cluster>  the cluster's link to the other clusters' stores
+//	control/<cluster>  the cluster's link to the other clusters' API servers and stores
 //	data/<cluster>     the cluster's link for packets of pods and nodes
 //	node/<node>        the node's link for packets
 //	store/<node>       the node's link to all stores
@@ -93,9 +93,9 @@ func (l *Lab) setLink(name string, up bool) error {
 
 // Kill ends one process of the lab with SIGKILL, or another signal:
 //
-//	etcd/<cluster>, operator/<cluster>, agent/<node>, pod/<pod>
+//	etcd/<cluster>, operator/<cluster>, apiserver/<cluster>, agent/<node>, pod/<pod>
 //
-// etcd/<cluster>/2 is the second member of a store that has several.
+// etcd/<cluster>/2 is the second member of a store that has several, and so with API servers.
 //
 // A pod's endpoint is taken out as well, as a container runtime does when a container dies, unless
 // the signal is not one that ends it. A stopped process (SIGSTOP) goes on with SIGCONT.
@@ -156,6 +156,15 @@ func (l *Lab) startAgain(ctx context.Context, name string) error {
 			return err
 		}
 		return l.startOperator(c)
+	case "apiserver":
+		c, i, err := l.server(what)
+		if err != nil {
+			return err
+		}
+		if err := l.startServer(c, i); err != nil {
+			return err
+		}
+		return l.waitServer(ctx, c, i)
 	case "agent":
 		if err := l.startAgent(n); err != nil {
 			return err
@@ -181,6 +190,12 @@ func (l *Lab) process(name string) (p *Process, n *Node, pod *Pod, err error) {
 			return nil, nil, nil, err
 		}
 		return &c.Operator, nil, nil, nil
+	case "apiserver":
+		c, i, err := l.server(what)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		return &c.APIServers[i], nil, nil, nil
 	case "agent":
 		_, n, err := l.node(what)
 		if err != nil {
@@ -194,7 +209,7 @@ func (l *Lab) process(name string) (p *Process, n *Node, pod *Pod, err error) {
 		}
 		return &pod.Workload, n, pod, nil
 	}
-	return nil, nil, nil, fmt.Errorf("process %q: want etcd/CLUSTER[/MEMBER], operator/CLUSTER, agent/NODE or pod/POD", name)
+	return nil, nil, nil, fmt.Errorf("process %q: want etcd/CLUSTER[/MEMBER], operator/CLUSTER, apiserver/CLUSTER[/REPLICA], agent/NODE or pod/POD", name)
 }
 
 // Exec replaces this process by a program in the namespace of a node, pod or cluster's store. It

@@ -33,7 +33,6 @@ func (l *Lab) writeCluster(c *Cluster) error {
 	}{
 		{leaf{name: "etcd." + c.Name, server: true, addrs: etcdAddrs}, filepath.Join(dir, "etcd.crt"), filepath.Join(dir, "etcd.key")},
 		{leaf{name: kvstore.UserRoot}, c.AdminCert, c.AdminKey},
-		{leaf{name: kvstore.UserRemote}, c.RemoteCert, c.RemoteKey},
 		{leaf{name: kvstore.UserOperator(c.Name)}, filepath.Join(dir, "operator.crt"), filepath.Join(dir, "operator.key")},
 	}
 	for _, n := range c.Nodes {
@@ -46,6 +45,9 @@ func (l *Lab) writeCluster(c *Cluster) error {
 		if err := ca.issue(lf.leaf, lf.cert, lf.key); err != nil {
 			return err
 		}
+	}
+	if err := l.writeServers(c, ca); err != nil {
+		return err
 	}
 	if err := writeEtcdClient(c.EtcdConfig, c.endpoints(), c.CA, c.AdminCert, c.AdminKey); err != nil {
 		return err
@@ -99,7 +101,7 @@ func (l *Lab) writeNode(c Cluster, n Node) error {
 		if r.ID == c.ID {
 			continue
 		}
-		if err := writeEtcdClient(filepath.Join(mesh, r.Name), r.endpoints(), r.CA, r.RemoteCert, r.RemoteKey); err != nil {
+		if err := writeEtcdClient(filepath.Join(mesh, r.Name), l.face(&r), r.CA, r.RemoteCert, r.RemoteKey); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,7 @@
 // Copyright The Weft Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lab builds whole meshes on one Linux machine: per cluster an etcd and an operator, per
+// Package lab builds whole meshes on one Linux machine: per cluster an etcd, an operator and API servers, per
 // node an agent, per pod a small workload, each a process of its own in a network namespace of its
 // own, joined by a routed wide area network whose control and data links can be cut one by one. It
 // needs no Kubernetes and no containers. It is the product's `weft lab`, the demo, and the test bed
@@ -46,6 +46,7 @@ const (
 	maxClusters = 8
 	maxNodes    = 50
 	maxPods     = 20
+	maxServers  = 4
 )
 
 // Options describe a lab that does not exist yet.
@@ -62,10 +63,14 @@ type Options struct {
 	// EtcdMembers is how many members each store has; 0 is one. EtcdQuota is how large each may get, bytes; 0: etcd's default.
 	EtcdMembers int
 	EtcdQuota   int64
-	Weft        string // the weft binary that the lab's processes run
+	// APIServers is how many API servers each cluster has, through which alone the others reach it; 0: there
+	// are none, and the others reach its store.
+	APIServers int
+	Weft       string // the weft binary that the lab's processes run
 }
 
-// DefaultOptions are two clusters of two nodes with two pods each, over VXLAN, with IPv4.
+// DefaultOptions are two clusters of two nodes with two pods each, over VXLAN, with IPv4, that read each
+// other's stores.
 func DefaultOptions() Options {
 	return Options{Name: "lab", Clusters: 2, Nodes: 2, Pods: 2, Mode: VXLAN, Family: Only4, WANMTU: 1400, EtcdMembers: 1}
 }
@@ -88,6 +93,9 @@ func (o Options) Validate() error {
 	within("nodes", o.Nodes, maxNodes)
 	within("pods", o.Pods, maxPods)
 	within("etcd-members", max(o.EtcdMembers, 1), maxMembers)
+	if o.APIServers < 0 || o.APIServers > maxServers {
+		errs = append(errs, fmt.Errorf("apiservers %d: want 0 to %d", o.APIServers, maxServers))
+	}
 	if o.EtcdQuota < 0 {
 		errs = append(errs, fmt.Errorf("etcd-quota %d: want 0 or more bytes", o.EtcdQuota))
 	}

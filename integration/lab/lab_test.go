@@ -38,6 +38,8 @@ func TestOptions_Validate(t *testing.T) {
 		{"mode", func(o *Options) { o.Mode = "geneve" }, `mode "geneve": want vxlan or native`},
 		{"family", func(o *Options) { o.Family = "46" }, `family "46"`},
 		{"wan-mtu", func(o *Options) { o.WANMTU = 9000 }, "wan-mtu 9000"},
+		{"no-api-server", func(o *Options) { o.APIServers = 0 }, ""},
+		{"too-many-api-servers", func(o *Options) { o.APIServers = 5 }, "apiservers 5: want 0 to 4"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := DefaultOptions()
@@ -52,11 +54,20 @@ func TestOptions_Validate(t *testing.T) {
 
 func TestPlan_AddressesAreApart(t *testing.T) {
 	o := DefaultOptions()
-	o.Clusters, o.Nodes, o.Family = maxClusters, maxNodes, Dual
+	o.Clusters, o.Nodes, o.APIServers, o.Family = maxClusters, maxNodes, maxServers, Dual
 	l := plan(o)
 	var ranges []netip.Prefix
 	seen := map[netip.Addr]string{}
 	for _, c := range l.Clusters {
+		a := addressing{Dual, int(c.ID)}
+		seen[a.control(hostEtcd)], seen[a.control(hostOp)] = "etcd", "operator"
+		for i := range c.APIServers {
+			addr := l.serverAddr(&c, i).Addr()
+			if other, ok := seen[addr]; ok {
+				t.Errorf("%s has the address %s of %s", serverProcess(&c, i), addr, other)
+			}
+			seen[addr] = serverProcess(&c, i)
+		}
 		for _, n := range c.Nodes {
 			ranges = append(ranges, n.PodCIDRs...)
 			for _, a := range append(n.Addresses, n.Control) {

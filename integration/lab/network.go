@@ -26,6 +26,9 @@ func (l *Lab) namespaces() []string {
 	all := []string{l.WAN}
 	for _, c := range l.Clusters {
 		all = append(all, c.Switch, c.Etcd.Netns, c.Operator.Netns)
+		for _, s := range c.APIServers {
+			all = append(all, s.Netns)
+		}
 		for _, n := range c.Nodes {
 			all = append(all, n.Agent.Netns)
 			for _, p := range n.Pods {
@@ -83,13 +86,19 @@ func (b *builder) cluster(c Cluster) error {
 	if err := b.plug(wan, controlLink(c), sw, "ctl", "ctl-wan", nodeMTU, []netip.Addr{a.control(hostRouter)}); err != nil {
 		return err
 	}
-	hosts := map[string]int{c.Etcd.Netns: hostEtcd, c.Operator.Netns: hostOp}
-	for name, host := range hosts {
-		port := map[int]string{hostEtcd: "etcd", hostOp: "op"}[host]
-		if err := b.plug(b.ns[name], controlDev, sw, "ctl", port, nodeMTU, []netip.Addr{a.control(host)}); err != nil {
+	type host struct {
+		netns, port string
+		number      int
+	}
+	hosts := []host{{c.Etcd.Netns, "etcd", hostEtcd}, {c.Operator.Netns, "op", hostOp}}
+	for i, s := range c.APIServers {
+		hosts = append(hosts, host{s.Netns, serverName(i), hostServer + i})
+	}
+	for _, h := range hosts {
+		if err := b.plug(b.ns[h.netns], controlDev, sw, "ctl", h.port, nodeMTU, []netip.Addr{a.control(h.number)}); err != nil {
 			return err
 		}
-		if err := b.controlRoutes(name, c, a); err != nil {
+		if err := b.controlRoutes(h.netns, c, a); err != nil {
 			return err
 		}
 	}

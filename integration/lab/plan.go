@@ -37,9 +37,11 @@ type Cluster struct {
 	Etcd         Process        `json:"etcd"`
 	MoreEtcd     []Process      `json:"moreEtcd,omitempty"` // its other members
 	Operator     Process        `json:"operator"`
-	Endpoint     string         `json:"endpoint"`            // URL of the etcd
-	EtcdToken    string         `json:"etcdToken,omitempty"` // what its cluster id is made of; empty: the default
-	CA           string         `json:"ca"`                  // file; signs the etcd's certificate and its clients'
+	APIServers   []Process      `json:"apiServers,omitempty"` // what other clusters reach; none: the etcd
+	Endpoint     string         `json:"endpoint"`             // URL of the etcd
+	EtcdToken    string         `json:"etcdToken,omitempty"`  // what its cluster id is made of; empty: the default
+	CA           string         `json:"ca"`                   // file; signs the certificates of servers and of the etcd's clients
+	PeerCA       string         `json:"peerCA"`               // file; signs those of other clusters; the same where there are no API servers
 	AdminCert    string         `json:"adminCert"`
 	AdminKey     string         `json:"adminKey"`
 	RemoteCert   string         `json:"remoteCert"` // what other clusters read this one with
@@ -131,6 +133,15 @@ func planCluster(o Options, c int) Cluster {
 	for i := 1; i < o.EtcdMembers; i++ {
 		cl.MoreEtcd = append(cl.MoreEtcd, Process{Netns: cl.Etcd.Netns, Log: memberFile(&cl, i, ".log")})
 	}
+	cl.PeerCA = cl.CA
+	if o.APIServers > 0 {
+		cl.PeerCA = filepath.Join(dir, "peer-ca.crt")
+	}
+	for i := range o.APIServers {
+		cl.APIServers = append(cl.APIServers, Process{
+			Netns: prefix(o.Name) + name + "-api" + strconv.Itoa(i+1), Log: filepath.Join(dir, serverName(i)+".log"),
+		})
+	}
 	for n := 1; n <= o.Nodes; n++ {
 		node := Node{
 			Name: name + "-" + strconv.Itoa(n), Cluster: name,
@@ -168,8 +179,10 @@ const (
 	hostRouter = 1
 	hostEtcd   = 2
 	hostOp     = 3
+	hostServer = 4  // plus the API server's number, counted from 0
 	hostNode   = 10 // plus the node's number
 	etcdPort   = 2379
+	serverPort = 32379
 )
 
 // addressing gives the addresses of one cluster. The networks do not overlap between clusters,

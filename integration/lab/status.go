@@ -58,6 +58,11 @@ func (l *Lab) Status(ctx context.Context) Status {
 			add(memberProcess(c, m), *p)
 		}
 		add("operator/"+c.Name, c.Operator)
+		for k := range c.APIServers {
+			if add(serverProcess(c, k), c.APIServers[k]) {
+				l.judgeServer(ctx, c, k, &st.Judged[len(st.Judged)-1])
+			}
+		}
 		for k := range c.Nodes {
 			n := &c.Nodes[k]
 			if add("agent/"+n.Name, n.Agent) {
@@ -122,6 +127,9 @@ func (s Status) print(w io.Writer, format string) error {
 			line("  ", memberProcess(&c, m), memberURL(&c, m))
 		}
 		line("  ", "operator/"+c.Name, "")
+		for k := range c.APIServers {
+			line("  ", serverProcess(&c, k), s.serverURL(&c, k))
+		}
 		for _, n := range c.Nodes {
 			line("  ", "agent/"+n.Name, words(n.Addresses)+"  pods "+words(n.PodCIDRs)+"  "+n.Socket)
 			for _, p := range n.Pods {

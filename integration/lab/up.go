@@ -49,9 +49,10 @@ func Up(ctx context.Context, o Options, p *Progress) (*Lab, error) {
 }
 
 func (l *Lab) up(ctx context.Context, p *Progress) error {
-	nodes, pods := 0, 0
+	nodes, pods, servers := 0, 0, 0
 	for _, c := range l.Clusters {
 		nodes += len(c.Nodes)
+		servers += len(c.APIServers)
 	}
 	for range l.pods() {
 		pods++
@@ -63,6 +64,7 @@ func (l *Lab) up(ctx context.Context, p *Progress) error {
 		{fmt.Sprintf("%d namespaces and the links between them", len(l.namespaces())), func(context.Context) error { return l.buildNetwork() }},
 		{"certificates, configuration, a bpf file system", func(context.Context) error { return l.writeFiles() }},
 		{fmt.Sprintf("%d stores with users and roles", len(l.Clusters)), l.startStores},
+		{fmt.Sprintf("%d API servers", servers), l.startServers},
 		{fmt.Sprintf("%d operators and %d agents", len(l.Clusters), nodes), l.startAgents},
 		{fmt.Sprintf("%d pods", pods), l.startPods},
 		{"two services in every cluster, one of them global", l.addServices},
