@@ -78,7 +78,7 @@ func unmoved(name, store string, processes []string) fault {
 }
 
 // TestSoak_APIServers lets each fault of API servers happen once, under traffic, and judges the history
-// as TestSoak_Faults does. FAULT="NAME;NAME" takes some.
+// as TestFaults_NobodyNotices does. FAULT="NAME;NAME" takes some.
 func TestSoak_APIServers(t *testing.T) {
 	if os.Getenv("WEFT_SOAK") == "" {
 		t.Skip("WEFT_SOAK is not set")
@@ -89,7 +89,7 @@ func TestSoak_APIServers(t *testing.T) {
 	}
 	m := newMesh(t, labName("api"), "--nodes", "2", "--pods", "2", "--apiservers", "2")
 	o := m.observe()
-	clients := o.callers(1000, 200)
+	clients := o.callers(100, 25)
 	for _, f := range some {
 		o.happen(f)
 	}
