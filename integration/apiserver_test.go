@@ -358,6 +358,10 @@ func TestAPIServer_ReplicasUnderAClient(t *testing.T) {
 	f.etcd.Restart()
 	write(3)
 	see()
+	// A replica that has not found the etcd again answers from what it has, and says that it is stale.
+	for _, r := range f.replicas {
+		r.waitFresh()
+	}
 	get()
 	if diff := cmp.Diff(want, seen); diff != "" {
 		t.Errorf("revisions (-want +got):\n%s", diff)
