@@ -84,18 +84,11 @@ func TestSoak_APIServers(t *testing.T) {
 		t.Skip("WEFT_SOAK is not set")
 	}
 	some := apiserverFaults()
+	for i := range some {
+		some[i].servers = true
+	}
 	if only := os.Getenv("FAULT"); only != "" {
 		some = named(t, some, only)
 	}
-	m := newMesh(t, labName("api"), "--nodes", "2", "--pods", "2", "--apiservers", "2")
-	o := m.observe()
-	clients := o.callers(100, 25)
-	for _, f := range some {
-		o.happen(f)
-	}
-	for _, p := range clients {
-		p.stop()
-	}
-	o.judge()
-	m.noRaces()
+	faultsUnderLoad(t, some, 100, 25)
 }

@@ -25,6 +25,7 @@ type fault struct {
 	members     bool         // the store has three
 	leases      bool         // the leases of nodes are short
 	large       bool         // the store holds much
+	servers     bool         // the clusters reach each other through API servers
 	before      func(*trial) // what the fault shall find
 	breaking    func(*trial) // returns once it is broken
 	heal        func(*trial) // nil: it is whole when it was broken
@@ -155,6 +156,9 @@ func faultsUnderLoad(t *testing.T, faults []fault, connects, sessions int) {
 	}
 	if slices.ContainsFunc(faults, func(f fault) bool { return f.leases }) {
 		up = append(up, "--lease-ttl", shortLease.String())
+	}
+	if slices.ContainsFunc(faults, func(f fault) bool { return f.servers }) {
+		up = append(up, "--apiservers", "2")
 	}
 	t.Setenv("WEFT_LOG_LEVEL", "debug") // what watches see is in the logs of agents
 	t.Setenv("WEFT_LOG_FORMAT", "json")
