@@ -8,7 +8,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -170,4 +172,14 @@ func syncDir(dir string) error {
 		err = closeErr
 	}
 	return err
+}
+
+// absent refuses where one of the files is there.
+func absent(files ...string) error {
+	for _, file := range files {
+		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is there already and is not replaced; 'weft cert renew %s' renews a certificate", file, file)
+		}
+	}
+	return nil
 }

@@ -92,7 +92,7 @@ func (a *Authority) SignUser(pub crypto.PublicKey, user string, life time.Durati
 
 func (a *Authority) signUser(pub crypto.PublicKey, user string, life time.Duration) (Chain, error) {
 	if !isUser(user) {
-		return nil, errors.New("no such user: it is root, admin-CLUSTER, operator-CLUSTER, local-CLUSTER, node-NODE, remote or remote-CLUSTER")
+		return nil, errors.New("no such user: it is root, admin-CLUSTER, operator-CLUSTER, apiserver-CLUSTER, local-CLUSTER, node-NODE, remote or remote-CLUSTER")
 	}
 	switch a.Role {
 	case RoleRoot:
@@ -121,7 +121,7 @@ func isUser(name string) bool {
 	if name == kvstore.UserRoot || name == "admin" || name == "local" || isPeer(name) {
 		return true
 	}
-	for _, kind := range []string{"admin-", "operator-", "local-"} {
+	for _, kind := range []string{"admin-", "operator-", "apiserver-", "local-"} {
 		if cluster, ok := strings.CutPrefix(name, kind); ok {
 			return schema.CheckClusterName(cluster) == nil
 		}
