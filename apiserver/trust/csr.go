@@ -11,8 +11,10 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"os"
 )
 
 // maxCSR is more than any request for one name needs, also with a key of RSA 4096.
@@ -52,6 +54,26 @@ func ParseCSR(der []byte) (*x509.CertificateRequest, error) {
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("certificate request for %q: its maker does not have the key: %w", csr.Subject.CommonName, err)
+	}
+	return csr, nil
+}
+
+// requestBlock is the type of a request in PEM form.
+const requestBlock = "CERTIFICATE REQUEST"
+
+// ReadCSR is ParseCSR for a PEM file.
+func ReadCSR(file string) (*x509.CertificateRequest, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read certificate request: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != requestBlock {
+		return nil, fmt.Errorf("read certificate request: %s does not begin with one in PEM form", file)
+	}
+	csr, err := ParseCSR(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return csr, nil
 }

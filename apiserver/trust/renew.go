@@ -6,7 +6,10 @@ package trust
 import (
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,23 +29,6 @@ type RenewOptions struct {
 	Now    bool          // also if it is not due
 	NewKey bool          // with a new key: two files change, one after the other
 	Life   time.Duration // 0: as before
-}
-
-// Issue writes a new key and a certificate for it into a directory, in files named name, that sign
-// makes. Files that are there are not replaced.
-func Issue(dir, name string, sign func(crypto.PublicKey) (Chain, error)) (certFile, keyFile string, chain Chain, err error) {
-	certFile, keyFile = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
-	if err := absent(certFile, keyFile); err != nil {
-		return "", "", nil, err
-	}
-	key, err := NewKey()
-	if err != nil {
-		return "", "", nil, err
-	}
-	if chain, err = sign(key.Public()); err != nil {
-		return "", "", nil, err
-	}
-	return certFile, keyFile, chain, WritePair(certFile, keyFile, chain, key)
 }
 
 // Renew signs a certificate anew if less than a third of its life is left or if an old authority has
@@ -94,11 +80,7 @@ func (d *Dir) Renew(certFile string, o RenewOptions) (Renewed, error) {
 
 // RenewAll is Renew for all certificates in Issued. It goes on after an error and returns them all.
 func (d *Dir) RenewAll(o RenewOptions) (all []Renewed, errs []error) {
-	files, err := filepath.Glob(filepath.Join(d.Issued(), "*.crt"))
-	if err != nil {
-		return nil, []error{err}
-	}
-	slices.Sort(files)
+	files, errs := d.issued()
 	for _, file := range files {
 		r, err := d.Renew(file, o)
 		if err != nil {
@@ -108,6 +90,23 @@ func (d *Dir) RenewAll(o RenewOptions) (all []Renewed, errs []error) {
 		all = append(all, r)
 	}
 	return all, errs
+}
+
+// issued are the certificate files in Issued, sorted. Whatever cannot be listed is an error.
+func (d *Dir) issued() (files []string, errs []error) {
+	entries, err := os.ReadDir(d.Issued())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, []error{fmt.Errorf("list certificates: %w", err)}
+	}
+	for _, e := range entries {
+		if !e.IsDir() && strings.HasSuffix(e.Name(), ".crt") {
+			files = append(files, filepath.Join(d.Issued(), e.Name()))
+		}
+	}
+	return files, nil
 }
 
 // KeyFileOf is where the key of a certificate file lies that was made here: beside it.

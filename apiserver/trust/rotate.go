@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -148,9 +146,9 @@ func (d *Dir) forget(where string) error {
 
 // signedByOld lists the files in Issued that the current authorities have not signed.
 func (d *Dir) signedByOld() (files []string, err error) {
-	all, err := filepath.Glob(filepath.Join(d.Issued(), "*.crt"))
-	if err != nil {
-		return nil, fmt.Errorf("list certificates: %w", err)
+	all, errs := d.issued()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	for _, file := range all {
 		chain, err := ReadCertificates(file)
@@ -161,6 +159,5 @@ func (d *Dir) signedByOld() (files []string, err error) {
 			files = append(files, file)
 		}
 	}
-	slices.Sort(files)
 	return files, nil
 }

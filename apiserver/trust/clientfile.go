@@ -1,0 +1,34 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package trust
+
+import (
+	"context"
+	"crypto/x509"
+	"net/url"
+
+	"github.com/weft-net/weft/kvstore"
+)
+
+// ExamineClientFile judges an etcd client file and what it names; with connect it goes to each endpoint.
+func ExamineClientFile(ctx context.Context, file string, connect bool) []Finding {
+	cfg, err := kvstore.ReadConfigFile(file)
+	if err != nil {
+		return []Finding{unreadable(file, err)}
+	}
+	ours := Files{CA: cfg.CAFile, Cert: cfg.CertFile, Key: cfg.KeyFile, OwnCA: true, Usage: x509.ExtKeyUsageClientAuth}
+	found := ours.Examine()
+	for _, endpoint := range cfg.Endpoints {
+		u, err := url.Parse(endpoint)
+		if err != nil || u.Scheme != "https" {
+			found = append(found, Finding{Warning, CauseNoTLS, endpoint, "is not encrypted, and nobody proves who they are", "give the etcd certificates and write https"})
+			continue
+		}
+		if connect {
+			_, more := Target{Address: u.Host, Via: cfg.HostAliases[u.Hostname()], Files: ours}.Connect(ctx)
+			found = append(found, more...)
+		}
+	}
+	return found
+}
