@@ -87,7 +87,7 @@ func newRoot(a *app) *cobra.Command {
 	root.AddCommand(
 		statusCommand(a), getCommand(a), endpointCommand(a), identityCommand(a), serviceCommand(a), nodeCommand(a),
 		meshCommand(a), bpfCommand(a), monitorCommand(a),
-		agentCommand(a), operatorCommand(a), apiserverCommand(a), storeCommand(a),
+		agentCommand(a), operatorCommand(a), apiserverCommand(a), storeCommand(a), certCommand(a),
 		versionCommand(a),
 	)
 	root.AddCommand(labCommands(a)...)
