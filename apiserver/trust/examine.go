@@ -104,7 +104,7 @@ func examineKey(file, certFile string, leaf *x509.Certificate) (found []Finding)
 	}
 	if !samePublicKey(leaf.PublicKey, key.Public()) {
 		found = append(found, Finding{Bad, CauseKey, file, fmt.Sprintf("is not the key of %q in %s", leaf.Subject.CommonName, certFile),
-			"bring the key that was made with the certificate, or make both anew; a process that runs keeps the last pair that fitted"})
+			"bring the key that was made with the certificate, or make both anew; an API server that runs keeps the last pair that fitted"})
 	}
 	return append(found, examineMode(file)...)
 }
