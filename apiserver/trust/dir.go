@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // What lies in a directory of authorities. A rotation moves whole directories, so that a crash leaves
@@ -23,9 +25,11 @@ const (
 
 	bundleFile = "ca.crt"       // whom clients of the cluster, and its API servers, trust: roots
 	storeFile  = "store-ca.crt" // whom its etcd trusts: cluster CAs
+
+	lockFile = ".lock" // locked by who changes something
 )
 
-// Dir is a directory of a cluster's authorities. One process works on it at a time.
+// Dir is a directory of a cluster's authorities. What changes it waits for other processes that do.
 type Dir struct {
 	path string
 	// RootKey is the file of the root's key, for it is kept elsewhere. Empty: beside its certificate.
@@ -37,31 +41,60 @@ type Dir struct {
 // signs, and its key is not copied.
 func Create(path, cluster string, root *Authority) (*Dir, error) {
 	d := &Dir{path: path}
+	return d, d.alone(func() error { return d.create(cluster, root) })
+}
+
+func (d *Dir) create(cluster string, root *Authority) error {
 	for _, name := range []string{currentDir, nextDir, oldDir} {
 		if _, err := os.Stat(d.file(name)); !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s has authorities already (%s): nothing is replaced; see 'weft cert rotate'", path, name)
+			return fmt.Errorf("%s has authorities already (%s): nothing is replaced; see 'weft cert rotate'", d.path, name)
 		}
 	}
 	if err := d.generate(currentDir, cluster, root); err != nil {
-		return nil, err
+		return err
 	}
-	return d, d.writeBundles()
+	return d.writeBundles()
 }
 
 // Open returns a directory that Create has made. A rotation that a crash cut off goes on.
 func Open(path string) (*Dir, error) {
 	d := &Dir{path: path}
-	if err := d.sweep(); err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(d.file(currentDir)); errors.Is(err, fs.ErrNotExist) && d.has(nextDir) && d.has(oldDir) {
-		if err := d.moveNext(); err != nil {
+	if d.cutOff() {
+		if err := d.alone(func() error {
+			if !d.cutOff() { // it was not a crash: another process was between two steps
+				return nil
+			}
+			return d.moveNext()
+		}); err != nil {
 			return nil, err
 		}
-	} else if err != nil {
+	}
+	if _, err := os.Stat(d.file(currentDir)); err != nil {
 		return nil, fmt.Errorf("open authorities: %w", err)
 	}
 	return d, nil
+}
+
+// cutOff reports whether a Switch has done its first half.
+func (d *Dir) cutOff() bool { return !d.has(currentDir) && d.has(nextDir) && d.has(oldDir) }
+
+// alone does something while no other process does.
+func (d *Dir) alone(do func() error) error {
+	if err := os.MkdirAll(d.path, dirMode); err != nil {
+		return fmt.Errorf("lock authorities: %w", err)
+	}
+	f, err := os.OpenFile(d.file(lockFile), os.O_CREATE|os.O_RDWR, secretMode)
+	if err != nil {
+		return fmt.Errorf("lock authorities: %w", err)
+	}
+	defer f.Close() // ends the lock
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock authorities: %w", err)
+	}
+	if err := d.sweep(); err != nil {
+		return err
+	}
+	return do()
 }
 
 // CAFile holds whom the cluster's clients and its API servers trust: its root, during a rotation two.
@@ -124,9 +157,6 @@ func (d *Dir) writeBundles() error {
 
 // generate makes three authorities, or two below a root that there is, and shows them in one step.
 func (d *Dir) generate(where, cluster string, root *Authority) (err error) {
-	if err := os.MkdirAll(d.path, dirMode); err != nil {
-		return fmt.Errorf("make authorities: %w", err)
-	}
 	dir, err := os.MkdirTemp(d.path, ".new-*") // mode 0700
 	if err != nil {
 		return fmt.Errorf("make authorities: %w", err)
@@ -158,7 +188,7 @@ func (d *Dir) generate(where, cluster string, root *Authority) (err error) {
 	return d.rename(dir, d.file(where))
 }
 
-// sweep removes what a crash has left half made or half removed: keys among it.
+// sweep removes what a crash has left half made or half removed: keys among it. The caller is alone.
 func (d *Dir) sweep() error {
 	for _, pattern := range []string{".new-*", ".gone-*"} {
 		left, err := filepath.Glob(d.file(pattern))

@@ -65,7 +65,7 @@ func TestCreate_Files(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]fs.FileMode{
-		".": 0o700, "current": 0o700, "issued": 0o700, "ca.crt": 0o644, "store-ca.crt": 0o644,
+		".": 0o700, ".lock": 0o600, "current": 0o700, "issued": 0o700, "ca.crt": 0o644, "store-ca.crt": 0o644,
 		"current/root.crt": 0o644, "current/root.key": 0o600, "current/cluster.crt": 0o644, "current/cluster.key": 0o600,
 		"current/peer.crt": 0o644, "current/peer.key": 0o600, "issued/east-1.crt": 0o644, "issued/east-1.key": 0o600,
 		"issued/node-a1.crt": 0o644, "issued/node-a1.key": 0o600, "issued/remote-west.crt": 0o644, "issued/remote-west.key": 0o600,
@@ -288,4 +288,41 @@ func TestRenew_AfterTheAuthority(t *testing.T) {
 			t.Errorf("got %+v", r)
 		}
 	})
+}
+
+// TestDir_OneAtATime lets several processes do the same at once.
+func TestDir_OneAtATime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ca")
+	atOnce := func(do func() error) (errs []error) {
+		t.Helper()
+		done := make(chan error)
+		for range 4 {
+			go func() { done <- do() }()
+		}
+		for range 4 {
+			if err := <-done; err != nil {
+				errs = append(errs, err)
+			}
+		}
+		return errs
+	}
+	if errs := atOnce(func() error { return second(Create(path, "east", nil)) }); len(errs) != 3 {
+		t.Fatalf("of four that create one succeeds: %v", errs)
+	}
+	for _, step := range []func(*Dir) error{func(d *Dir) error { return d.Begin(false) }, (*Dir).Switch} {
+		if errs := atOnce(func() error {
+			d, err := Open(path)
+			if err != nil {
+				return err
+			}
+			return step(d)
+		}); len(errs) > 0 {
+			t.Fatal(errs)
+		}
+	}
+	d := must(Open(path))(t)
+	if roots := must(ReadCertificates(d.CAFile()))(t); len(roots) != 2 || d.Rotation() != Switched {
+		t.Errorf("%d roots, %s", len(roots), d.Rotation())
+	}
+	wantSaid(t, d.Examine(), "are still trusted", CauseRotation, CauseRootKey)
 }

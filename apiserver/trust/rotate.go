@@ -46,6 +46,10 @@ func (d *Dir) Rotation() Rotation {
 // Begin makes the next authorities and puts them beside the current ones into what others trust. With
 // keepRoot the root stays and signs the next cluster CA and peer CA.
 func (d *Dir) Begin(keepRoot bool) error {
+	return d.alone(func() error { return d.begin(keepRoot) })
+}
+
+func (d *Dir) begin(keepRoot bool) error {
 	switch d.Rotation() {
 	case Switched:
 		return fmt.Errorf("%s: the last rotation is not finished: run 'weft cert rotate finish' first", d.path)
@@ -71,7 +75,9 @@ func (d *Dir) Begin(keepRoot bool) error {
 }
 
 // Switch lets the next authorities sign. Everybody must trust them by now.
-func (d *Dir) Switch() error {
+func (d *Dir) Switch() error { return d.alone(d.switchOver) }
+
+func (d *Dir) switchOver() error {
 	switch d.Rotation() {
 	case Settled:
 		return fmt.Errorf("%s: no rotation has begun: run 'weft cert rotate begin' first", d.path)
@@ -93,7 +99,9 @@ func (d *Dir) moveNext() error {
 }
 
 // Abort forgets the next authorities before they sign.
-func (d *Dir) Abort() error {
+func (d *Dir) Abort() error { return d.alone(d.abort) }
+
+func (d *Dir) abort() error {
 	if d.Rotation() != Begun {
 		return fmt.Errorf("%s: nothing to abort: the rotation is %s", d.path, d.Rotation())
 	}
@@ -111,6 +119,10 @@ func (e *OldError) Error() string {
 // everybody has the new CA files. Certificates in Issued that they signed are an *OldError, unless
 // anyway is set; it cannot see those of other clusters.
 func (d *Dir) Finish(anyway bool) error {
+	return d.alone(func() error { return d.finish(anyway) })
+}
+
+func (d *Dir) finish(anyway bool) error {
 	if d.Rotation() != Switched {
 		return fmt.Errorf("%s: nothing to finish: the rotation is %s", d.path, d.Rotation())
 	}
@@ -129,9 +141,6 @@ func (d *Dir) Finish(anyway bool) error {
 // forget removes authorities that others trusted. They are out of the way in one step.
 func (d *Dir) forget(where string) error {
 	gone := d.file(".gone-" + where)
-	if err := os.RemoveAll(gone); err != nil {
-		return fmt.Errorf("forget authorities: %w", err)
-	}
 	if err := d.rename(d.file(where), gone); err != nil {
 		return err
 	}
