@@ -4,9 +4,12 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"net/url"
+	"os"
+	"path/filepath"
 
 	"github.com/weft-net/weft/kvstore"
 )
@@ -28,6 +31,24 @@ func ExamineClientFile(ctx context.Context, file string, connect bool) []Finding
 		if connect {
 			_, more := Target{Address: u.Host, Via: cfg.HostAliases[u.Hostname()], Files: ours}.Connect(ctx)
 			found = append(found, more...)
+		}
+	}
+	return found
+}
+
+// ExamineClientFiles is ExamineClientFile for all etcd client files of a directory, as agents know other
+// clusters by it: files that name endpoints.
+func ExamineClientFiles(ctx context.Context, dir string, connect bool) []Finding {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return []Finding{unreadable(dir, err)}
+	}
+	var found []Finding
+	for _, e := range entries {
+		file := filepath.Join(dir, e.Name())
+		text, err := os.ReadFile(file)
+		if err == nil && bytes.Contains(text, []byte("endpoints:")) {
+			found = append(found, ExamineClientFile(ctx, file, connect)...)
 		}
 	}
 	return found

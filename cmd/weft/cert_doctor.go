@@ -34,10 +34,11 @@ func certDoctor(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor [DIR|FILE|HOST:PORT]...", Short: "Say in words what is wrong with certificates; the exit code is their health",
 		Long: "Say in words what is wrong with certificates: expired, a wrong clock, the CA of another cluster or of before a\n" +
-			"rotation, an intermediate that is missing, a name that is not in it, a key of another one. An argument is a\n" +
-			"directory of authorities, an etcd client file, a file of settings of an API server, a certificate, or HOST:PORT: there it\n" +
-			"goes as far as TLS, and says what the server thinks of our certificate. Without arguments it is --dir.",
-		Example: "  weft cert doctor\n  weft cert doctor /etc/weft/mesh/west --connect\n" +
+			"rotation, an intermediate that is missing, a name that is not in it, a key of another one. An argument is a directory\n" +
+			"of authorities or of etcd client files, an etcd client file, a file of settings of an API server, a certificate, or\n" +
+			"HOST:PORT: there it goes as far as TLS, and says what the server thinks of our certificate. Without arguments it is\n" +
+			"--dir.",
+		Example: "  weft cert doctor\n  weft cert doctor /etc/weft/mesh --connect\n" +
 			"  weft cert doctor east-1.crt --ca ca.crt --host 192.0.2.10\n  weft cert doctor 192.0.2.10:32379 --ca ca.crt --cert remote-west.crt",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -85,6 +86,9 @@ func (f *doctorFlags) examine(ctx context.Context, what string) ([]trust.Finding
 		return append(found, more...), nil
 	}
 	if info.IsDir() {
+		if found := trust.ExamineClientFiles(ctx, what, f.connect); len(found) > 0 {
+			return found, nil
+		}
 		d, err := (&certFlags{dir: what}).open()
 		if err != nil {
 			return nil, err
