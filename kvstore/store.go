@@ -43,6 +43,9 @@ type StoreConfig[K comparable, V any] struct {
 	Follow WatchConfig
 	// MaxOps is the number of writes in one transaction. Default 100; etcd's own limit is 128.
 	MaxOps int
+	// DeleteAlone gives each row that is deleted a transaction of its own, for readers who take a
+	// revision that deletes several for a deletion by hand. Rows that are put still share theirs.
+	DeleteAlone bool
 	// MinBackoff and MaxBackoff bound the time between two attempts at one row, or at any row
 	// while the store gives errors; a connection that comes back ends that. Defaults 50 ms and 5 s.
 	MinBackoff, MaxBackoff time.Duration

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -144,6 +145,9 @@ func (s *Store[K, V]) addLocked(b *batch[K, V], it *item[K, V], lease clientv3.L
 	for key, value := range it.want {
 		have, ok := s.actual[key]
 		if it.over[key] || ok && bytes.Equal(have.Value, value) && have.Lease == lease {
+			if _, ours := it.wrote[key]; ok && !ours && !it.over[key] && s.owns(key, value) {
+				it.wrote[key] = nil // an earlier life of ours did: it goes with the row
+			}
 			continue
 		}
 		puts = append(puts, KV{Key: key, Value: value, Lease: lease})
@@ -165,6 +169,9 @@ func (s *Store[K, V]) addLocked(b *batch[K, V], it *item[K, V], lease clientv3.L
 		return
 	}
 	if len(b.ops) > 0 && (len(b.ops)+len(puts)+len(dels) > s.cfg.MaxOps || b.bytes+size > maxBatchBytes) {
+		return
+	}
+	if s.cfg.DeleteAlone && len(b.ops) > 0 && (len(dels) > 0 || len(b.dels) > 0) {
 		return
 	}
 	for _, kv := range puts {
@@ -190,6 +197,16 @@ func (s *Store[K, V]) addLocked(b *batch[K, V], it *item[K, V], lease clientv3.L
 	b.bytes += size
 }
 
+// owns says whether a stored row is one that we, or an earlier life of ours, wrote.
+func (s *Store[K, V]) owns(key string, value []byte) bool {
+	for _, p := range s.parts {
+		if strings.HasPrefix(key, p.prefix) {
+			return p.owns(key, value)
+		}
+	}
+	return false
+}
+
 // guardedLocked deletes a key only if it is still what this row wrote: the put that is known, or
 // an attempt that had no answer.
 func (s *Store[K, V]) guardedLocked(it *item[K, V], key string) clientv3.Op {
@@ -212,7 +229,7 @@ func guarded(guard clientv3.Cmp, key string, otherwise ...clientv3.Op) clientv3.
 // collectStaleLocked gathers deletions of rows of an earlier life.
 func (s *Store[K, V]) collectStaleLocked(b *batch[K, V]) {
 	for key, mod := range s.stale {
-		if len(b.ops) >= s.cfg.MaxOps {
+		if len(b.ops) >= s.cfg.MaxOps || s.cfg.DeleteAlone && len(b.ops) > 0 {
 			return
 		}
 		b.ops = append(b.ops, guarded(clientv3.Compare(clientv3.ModRevision(key), "=", mod), key))

@@ -114,6 +114,67 @@ func TestStore_StaleRowsGoOnceSynced(t *testing.T) {
 	kvstoretest.WantStored(t, f.direct, map[string]string{"our1": "1", "our2": "2", "others": "1"})
 }
 
+// A row that stood as wanted when the store began is its own all the same: it goes with the table's.
+func TestStore_DeletesWhatAnEarlierLifeWrote(t *testing.T) {
+	t.Parallel()
+	f := newStore(t, false, storeConfig(), func(f *storeFixture) {
+		for _, k := range []string{"our1", "our2", "others"} {
+			f.Put(f.direct, kvstoretest.Prefix+k, "1")
+		}
+	})
+	f.set("our1", "1")
+	f.set("our2", "1")
+	f.set("others", "1")
+	f.table.MarkSynced(local)
+	f.wantIdle(t)
+	f.table.Delete(local, 0, "our1")
+	f.table.Delete(local, 0, "others") // not written by us
+	kvstoretest.WantStored(t, f.direct, map[string]string{"our2": "1", "others": "1"})
+}
+
+// Each deletion has a revision of its own where that is wanted; what is put shares one.
+func TestStore_DeleteAlone(t *testing.T) {
+	t.Parallel()
+	cfg := storeConfig()
+	cfg.DeleteAlone = true
+	f := newStore(t, false, cfg, func(f *storeFixture) {
+		f.Fill(f.direct, kvstoretest.Prefix+"our-old", 3, "x")
+	})
+	f.table.Update(func(w *state.Writer[string, string]) {
+		for i := range 10 {
+			w.Put(local, 0, fmt.Sprintf("our%d", i), "1")
+		}
+	})
+	f.wantIdle(t)
+	l, err := f.direct.List(t.Context(), kvstoretest.Prefix+"our", kvstore.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	revisions := map[int64]bool{}
+	for _, kv := range l.KVs {
+		if !strings.HasPrefix(kv.Key, kvstoretest.Prefix+"our-") {
+			revisions[kv.ModRevision] = true
+		}
+	}
+	if len(revisions) > 2 { // the store may look before all are in the table
+		t.Errorf("10 rows were put in %d revisions", len(revisions))
+	}
+	f.table.Update(func(w *state.Writer[string, string]) {
+		for i := range 10 {
+			w.Delete(local, 0, fmt.Sprintf("our%d", i))
+		}
+	})
+	f.table.MarkSynced(local)
+	kvstoretest.WantStored(t, f.direct, map[string]string{})
+	res, err := f.direct.Etcd().Get(t.Context(), kvstoretest.Prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := res.Header.Revision - l.Revision; got != 13 {
+		t.Errorf("13 rows were deleted in %d revisions", got)
+	}
+}
+
 func TestStore_ForeignDeleteAndExpiry(t *testing.T) {
 	t.Parallel()
 	f := newStore(t, true, storeConfig(), nil)
