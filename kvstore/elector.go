@@ -19,6 +19,9 @@ import (
 type ElectorConfig struct {
 	// Name is the office, ID who we are: what status shows to others.
 	Name, ID string
+	// Prefix is where the candidates' keys stand, with the trailing slash: an office that others stand
+	// for too has a place of its own. Default schema.ElectionsPrefix, the name and a slash.
+	Prefix string
 	// Follow says how the candidates are watched. Its Source is not used.
 	Follow WatchConfig
 	// Check is how often the age of our lease is looked at. Default a tenth of its TTL.
@@ -56,7 +59,10 @@ func NewElector(c *Client, sess *Session, cfg ElectorConfig, log *slog.Logger) *
 	if cfg.Check <= 0 {
 		cfg.Check = sess.cfg.TTL / 10
 	}
-	e := &Elector{c: c, sess: sess, cfg: cfg, prefix: schema.ElectionsPrefix + cfg.Name + "/", log: log}
+	if cfg.Prefix == "" {
+		cfg.Prefix = schema.ElectionsPrefix + cfg.Name + "/"
+	}
+	e := &Elector{c: c, sess: sess, cfg: cfg, prefix: cfg.Prefix, log: log}
 	e.seen.changed = make(chan struct{}, 1)
 	e.seen.keys = map[string]KV{}
 	return e
@@ -67,6 +73,17 @@ func (e *Elector) Status() ElectorStatus {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.st
+}
+
+// Fence is what a transaction compares so that it does nothing once we lead no longer, however late it
+// arrives. It is asked for at the beginning of a term; nil means that the term is over already.
+func (e *Elector) Fence() []clientv3.Cmp {
+	lease, _ := e.sess.Current()
+	own, ok := e.seen.get(e.prefix + leaseName(lease.ID))
+	if !ok || lease.Generation == 0 {
+		return nil
+	}
+	return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(own.Key), "=", own.CreateRevision)}
 }
 
 // Run calls lead while we lead, until ctx ends. The context of lead ends when we no longer do; then
@@ -157,7 +174,7 @@ func (e *Elector) evaluate(ctx context.Context, lease Lease) (bool, error) {
 		return false, nil
 	}
 	key := e.prefix + leaseName(lease.ID)
-	if !e.seen.has(key) {
+	if _, stands := e.seen.get(key); !stands {
 		_, err := e.c.Txn(ctx).If(clientv3.Compare(clientv3.Version(key), "=", 0)).
 			Then(clientv3.OpPut(key, e.cfg.ID, clientv3.WithLease(lease.ID))).Commit()
 		if err != nil {
@@ -202,11 +219,11 @@ func (c *candidates) first() (first KV, known bool) {
 	return first, c.known
 }
 
-func (c *candidates) has(key string) bool {
+func (c *candidates) get(key string) (KV, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, ok := c.keys[key]
-	return ok
+	kv, ok := c.keys[key]
+	return kv, ok
 }
 
 func (c *candidates) page(kvs []KV, restart bool) {

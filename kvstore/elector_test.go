@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/kvstoretest"
 	"github.com/weft-net/weft/kvstore/schema"
@@ -128,5 +130,56 @@ func TestElector_LeadReturns(t *testing.T) {
 	broken := errors.New("broken for good")
 	if err := e.Run(t.Context(), func(context.Context) error { return broken }); !errors.Is(err, broken) {
 		t.Fatalf("got %v, want the error of lead", err)
+	}
+}
+
+// A transaction behind the fence of a term does nothing after it, and several offices with a prefix
+// of their own do not meet.
+func TestElector_Fence(t *testing.T) {
+	t.Parallel()
+	s := plain(t)
+	direct := s.Client()
+	const prefix = "elsewhere/lock/"
+	fences := make(chan []clientv3.Cmp, 2)
+	stand := func(id string) (stop func()) {
+		c := kvstoretest.NewClient(t, s.ClientConfig())
+		sess, end := session(t, c, kvstore.SessionConfig{TTL: 5 * time.Second, Refresh: 50 * time.Millisecond, Revoke: true})
+		e := kvstore.NewElector(c, sess, kvstore.ElectorConfig{
+			Name: "mirror", ID: id, Prefix: prefix, Follow: kvstoretest.WatchConfig(), Check: 20 * time.Millisecond,
+		}, kvstoretest.Log(t))
+		run := kvstoretest.Go(t, func(ctx context.Context) error {
+			return e.Run(ctx, func(ctx context.Context) error {
+				fences <- e.Fence()
+				<-ctx.Done()
+				return ctx.Err()
+			})
+		})
+		return func() { run(); end() }
+	}
+	writes := func(fence []clientv3.Cmp) bool {
+		t.Helper()
+		resp, err := direct.Txn(t.Context()).If(fence...).Then(clientv3.OpPut("row", "x")).Commit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.Succeeded
+	}
+	stop := stand("one")
+	first := <-fences
+	if len(first) == 0 || !writes(first) {
+		t.Fatalf("the leader's fence %v does not let it write", first)
+	}
+	l, err := direct.List(t.Context(), prefix, kvstore.ListOptions{})
+	if err != nil || len(l.KVs) != 1 || string(l.KVs[0].Value) != "one" {
+		t.Errorf("candidates %+v, %v; want one under %s", l.KVs, err, prefix)
+	}
+	stand("two")
+	stop()
+	second := <-fences
+	if writes(first) {
+		t.Error("a term that is over lets write")
+	}
+	if len(second) == 0 || !writes(second) {
+		t.Error("the second leader cannot write")
 	}
 }

@@ -111,6 +111,7 @@ type Watch[K comparable, V any] struct {
 	log    *slog.Logger
 	follow *follower
 	taps   []sink
+	copies *copies[K, V] // nil: nobody wants the bytes
 	first  chan struct{} // closed by the first list
 
 	mutter *rate.Limiter // log lines about rejections
@@ -132,6 +133,7 @@ type Watch[K comparable, V any] struct {
 type row[K comparable, V any] struct {
 	key   K
 	value state.Stamped[V]
+	bytes []byte // as they stand in the store; nil where only the row is known
 }
 
 // NewWatch returns a watch of the codec's prefix.
@@ -202,7 +204,7 @@ func (w *Watch[K, V]) page(kvs []KV, restart bool) {
 	for _, kv := range kvs {
 		k, v, err := w.decode(kv)
 		if err == nil {
-			w.pending = append(w.pending, row[K, V]{k, state.Stamped[V]{Value: v, Origin: kv.ModRevision}})
+			w.pending = append(w.pending, row[K, V]{k, state.Stamped[V]{Value: v, Origin: kv.ModRevision}, w.keep(kv.Value)})
 			continue
 		}
 		w.reject(kv, err)
@@ -212,7 +214,7 @@ func (w *Watch[K, V]) page(kvs []KV, restart bool) {
 		}
 		// What was believed before stays believed: the key exists.
 		if old, ok := w.table.Get(k); ok && old.Source == w.source {
-			w.pending = append(w.pending, row[K, V]{k, state.Stamped[V]{Value: old.Value, Origin: old.Origin}})
+			w.pending = append(w.pending, row[K, V]{key: k, value: state.Stamped[V]{Value: old.Value, Origin: old.Origin}})
 		}
 	}
 	for _, t := range w.taps {
@@ -233,10 +235,16 @@ func (w *Watch[K, V]) listed(ctx context.Context, revision int64, continuity Con
 		}
 	})
 	w.hold.mu.Unlock()
+	if w.copies != nil {
+		w.copies.listed(w.pending, revision)
+	}
 	if g := w.follow.guard; g != nil {
 		g.refresh()
 	} else {
 		w.table.MarkSynced(w.source)
+		if w.copies != nil {
+			w.copies.mark(false)
+		}
 	}
 	w.log.Info("prefix listed", "prefix", w.codec.Prefix, "source", w.source, "revision", revision,
 		"rows", len(w.pending), "held", held, "changed", put, "deleted", deleted, "continuity", continuity)
@@ -274,6 +282,7 @@ func (w *Watch[K, V]) events(ctx context.Context, evs []event) {
 			c.key, err = w.key(ev.Key)
 		} else {
 			c.key, c.value.Value, err = w.decode(ev.KV)
+			c.bytes = w.keep(ev.Value)
 		}
 		switch {
 		case err == nil:
@@ -287,6 +296,9 @@ func (w *Watch[K, V]) events(ctx context.Context, evs []event) {
 		}
 	}
 	w.apply(ctx, changes)
+	if w.copies != nil {
+		w.copies.changed(changes)
+	}
 	for _, t := range w.taps {
 		t.events(ctx, evs)
 	}

@@ -90,7 +90,7 @@ func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity, expired 
 			h.group = h.group.lost(revision, clock)
 			w.hold.rows[raw] = h
 		}
-		stay(row[K, V]{h.key, state.Stamped[V]{Value: old.Value, Origin: old.Origin}})
+		stay(row[K, V]{key: h.key, value: state.Stamped[V]{Value: old.Value, Origin: old.Origin}})
 	}
 	carried := g.carriedOf(w.codec.Prefix)
 	judged := map[string]struct{}{} // what was carried and is here
@@ -134,7 +134,7 @@ func (w *Watch[K, V]) keepLocked(revision int64, continuity Continuity, expired 
 	}
 	if lost || len(carried) > 0 || len(expired) > 0 {
 		for r := range w.table.All() {
-			known(row[K, V]{r.Key, state.Stamped[V]{Value: r.Value, Origin: r.Origin}}, r.Source)
+			known(row[K, V]{key: r.Key, value: state.Stamped[V]{Value: r.Value, Origin: r.Origin}}, r.Source)
 		}
 		for _, r := range aside {
 			source := w.source
@@ -172,12 +172,16 @@ func (w *Watch[K, V]) holdLocked(k K, group heldGroup, since time.Time) {
 func (w *Watch[K, V]) mark(holding bool) {
 	w.hold.mu.Lock()
 	defer w.hold.mu.Unlock()
-	switch {
-	case !w.hold.listed:
-	case holding:
+	if !w.hold.listed {
+		return
+	}
+	if holding {
 		w.table.MarkUnsynced(w.source)
-	default:
+	} else {
 		w.table.MarkSynced(w.source)
+	}
+	if w.copies != nil {
+		w.copies.mark(holding)
 	}
 }
 
@@ -216,20 +220,24 @@ func (w *Watch[K, V]) held(into map[string]carriedRow) {
 }
 
 // end deletes the held rows of some groups.
-func (w *Watch[K, V]) end(gone func(heldGroup) bool) (ended int) {
+func (w *Watch[K, V]) end(gone func(heldGroup) bool) int {
 	w.hold.mu.Lock()
 	defer w.hold.mu.Unlock()
+	var ended []K
 	w.table.Update(func(tw *state.Writer[K, V]) {
 		for raw, h := range w.hold.rows {
 			if gone(h.group) {
 				tw.Delete(w.source, h.group.revision, h.key)
 				delete(w.hold.rows, raw)
 				w.unlearn(h.key)
-				ended++
+				ended = append(ended, h.key)
 			}
 		}
 	})
-	return ended
+	if w.copies != nil && len(ended) > 0 {
+		w.copies.gone(ended)
+	}
+	return len(ended)
 }
 
 // values are the held rows of some groups as they would stand in the store.

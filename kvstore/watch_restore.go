@@ -29,7 +29,7 @@ func (w *Watch[K, V]) Restore(kvs iter.Seq[KV], revision int64, at time.Time) (r
 			kv.ModRevision = revision
 		}
 		w.learn(k, v)
-		w.aside = append(w.aside, row[K, V]{k, state.Stamped[V]{Value: v, Origin: kv.ModRevision}})
+		w.aside = append(w.aside, row[K, V]{k, state.Stamped[V]{Value: v, Origin: kv.ModRevision}, w.keep(kv.Value)})
 		restored++
 	}
 	if g := w.follow.guard; g != nil && restored > 0 {
