@@ -69,6 +69,12 @@ func FuzzVIP(f *testing.F)           { fuzz(f, VIPs(), "10.96.0.9", "vips/*") }
 func FuzzOwner(f *testing.F)         { fuzz(f, Owners(), "n1", "owners/*") }
 func FuzzResting(f *testing.F)       { fuzz(f, Restings(c3), "196866", "restings/*") }
 func FuzzClusterConfig(f *testing.F) { fuzz(f, ClusterConfigs(), "c3", "cluster-config/*") }
+func FuzzMirror(f *testing.F)        { fuzz(f, Mirrors(), "c3", "mirror/*") }
+func FuzzForget(f *testing.F)        { fuzz(f, Forgets(), "c3", "forget/*") }
+func FuzzEndpointSlice(f *testing.F) {
+	fuzz(f, EndpointSlices(c3), "default/web-1", "endpointslices/*")
+}
+func FuzzSyncedMark(f *testing.F) { fuzz(f, SyncedMarks(), "c3/cilium/state/nodes/v1", "time/*") }
 
 // Identities are read with fewer demands than they are written: a peer's label string need not end
 // in a semicolon.

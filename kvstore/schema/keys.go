@@ -45,6 +45,10 @@ const (
 	DefinitionsPrefix = "weft/v1/services/"
 	VIPsPrefix        = "weft/v1/vips/"
 	OwnersPrefix      = "weft/v1/owners/"
+	// MirrorsPrefix holds what the mirror says of each remote cluster, ForgetPrefix the remotes of which
+	// somebody said that they are gone for good.
+	MirrorsPrefix = "weft/v1/mirror/"
+	ForgetPrefix  = "weft/v1/forget/"
 	// RestingPrefix holds identity numbers that were freed and must not be given out yet.
 	RestingPrefix = "weft/v1/resting/"
 	// ElectionsPrefix holds the elections of the operator, <ElectionsPrefix><name>/<lease>.
@@ -108,6 +112,8 @@ const (
 	ResourceIPs        Resource = "ip"
 	ResourceIdentities Resource = "identities"
 	ResourceServices   Resource = "services"
+	// ResourceEndpointSlices is there only where the cluster-config says so.
+	ResourceEndpointSlices Resource = "endpointslices"
 )
 
 // SyncedKey returns the key of the mark that says: all rows of this kind of this cluster have been
