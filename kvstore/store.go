@@ -93,7 +93,7 @@ type Store[K comparable, V any] struct {
 	byKey  map[string]*item[K, V] // who wants a key or wrote it
 	actual map[string]KV          // what is stored under the keys of byKey
 	dirty  map[*item[K, V]]struct{}
-	stale  map[string]int64 // keys of an earlier life → their revision
+	stale  map[string]KV // rows of an earlier life
 	st     StoreStatus
 }
 
@@ -142,7 +142,7 @@ func NewStore[K comparable, V any](c *Client, sess *Session, codec schema.Codec[
 		byKey:  map[string]*item[K, V]{},
 		actual: map[string]KV{},
 		dirty:  map[*item[K, V]]struct{}{},
-		stale:  map[string]int64{},
+		stale:  map[string]KV{},
 		st:     StoreStatus{Prefix: codec.Prefix},
 	}
 	s.feed.wake = make(chan struct{}, 1)

@@ -49,7 +49,7 @@ func (s *Store[K, V]) listLocked(p *part[K, V], w feedWord) {
 			s.actual[kv.Key] = kv
 			s.touchLocked(it)
 		case it == nil && p.owns(kv.Key, kv.Value):
-			s.stale[kv.Key] = kv.ModRevision
+			s.stale[kv.Key] = kv
 		}
 	}
 	for key, kv := range s.actual {

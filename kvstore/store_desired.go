@@ -73,7 +73,10 @@ func (s *Store[K, V]) claimLocked(it *item[K, V]) {
 			delete(other.wrote, key)
 		}
 		s.byKey[key] = it
-		delete(s.stale, key)
+		if kv, stands := s.stale[key]; stands { // as it is wanted, perhaps
+			s.actual[key] = kv
+			delete(s.stale, key)
+		}
 	}
 }
 

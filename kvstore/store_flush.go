@@ -228,11 +228,11 @@ func guarded(guard clientv3.Cmp, key string, otherwise ...clientv3.Op) clientv3.
 
 // collectStaleLocked gathers deletions of rows of an earlier life.
 func (s *Store[K, V]) collectStaleLocked(b *batch[K, V]) {
-	for key, mod := range s.stale {
+	for key, kv := range s.stale {
 		if len(b.ops) >= s.cfg.MaxOps || s.cfg.DeleteAlone && len(b.ops) > 0 {
 			return
 		}
-		b.ops = append(b.ops, guarded(clientv3.Compare(clientv3.ModRevision(key), "=", mod), key))
+		b.ops = append(b.ops, guarded(clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision), key))
 		b.dels = append(b.dels, key)
 	}
 }

@@ -132,6 +132,29 @@ func TestStore_DeletesWhatAnEarlierLifeWrote(t *testing.T) {
 	kvstoretest.WantStored(t, f.direct, map[string]string{"our2": "1", "others": "1"})
 }
 
+// A row that comes into the table after the store has listed is not written if it stands as wanted.
+func TestStore_WritesNothingAgain(t *testing.T) {
+	t.Parallel()
+	f := newStore(t, false, storeConfig(), func(f *storeFixture) {
+		f.Put(f.direct, kvstoretest.Prefix+"our1", "1")
+		f.Put(f.direct, kvstoretest.Prefix+"our2", "1")
+	})
+	kvstoretest.Eventually(t, func() string {
+		if st := f.store.Status(); !st.Listed || st.Stale != 2 {
+			return fmt.Sprintf("%+v", st)
+		}
+		return ""
+	})
+	f.set("our1", "1")
+	f.set("our2", "2")
+	f.wantIdle(t)
+	kvstoretest.WantStored(t, f.direct, map[string]string{"our1": "1", "our2": "2"})
+	kv, _, err := f.direct.Get(t.Context(), kvstoretest.Prefix+"our1")
+	if err != nil || kv.ModRevision != kv.CreateRevision {
+		t.Errorf("a row that stood as wanted was written again (%v)", err)
+	}
+}
+
 // Each deletion has a revision of its own where that is wanted; what is put shares one.
 func TestStore_DeleteAlone(t *testing.T) {
 	t.Parallel()
