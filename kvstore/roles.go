@@ -25,6 +25,9 @@ func UserAdmin(cluster string) string { return named("admin", cluster) }
 // UserOperator runs the once-per-cluster work.
 func UserOperator(cluster string) string { return named("operator", cluster) }
 
+// UserAPIServer is an API server: it reads what it serves, and writes the copies of remote clusters.
+func UserAPIServer(cluster string) string { return named("apiserver", cluster) }
+
 // UserLocal reads the mirror of remote clusters.
 func UserLocal(cluster string) string { return named("local", cluster) }
 
@@ -121,6 +124,7 @@ func accounts(cfg InitConfig) ([]role, []user) {
 			under(schema.DefinitionsPrefix, write),
 			under(schema.VIPsPrefix, write),
 			exactly(schema.DecisionKey, write), // of a person at any node, for all
+			under(schema.ForgetPrefix, write),  // the same
 		}},
 		{"operator", []permission{
 			under("cilium/", read),
@@ -141,10 +145,21 @@ func accounts(cfg InitConfig) ([]role, []user) {
 			under(schema.EndpointsPrefix, write),
 		}},
 	}
+	roles = append(roles, role{"apiserver", []permission{
+		under("cilium/", read),
+		under(schema.WeftPrefix, read),
+		under(schema.CachePrefix, write),
+		under(schema.ClusterConfigPrefix, write), // etcd cannot except our own
+		under(schema.SyncedPrefix, write),
+		under(schema.MirrorElectionsPrefix, write),
+		under(schema.MirrorsPrefix, write),
+		under(schema.ForgetPrefix, write),
+	}})
 	users := []user{
 		{UserRoot, []string{roleRoot}},
 		{UserAdmin(cfg.Cluster), []string{roleRoot}},
 		{UserOperator(cfg.Cluster), []string{"operator"}},
+		{UserAPIServer(cfg.Cluster), []string{"apiserver"}},
 		{UserLocal(cfg.Cluster), []string{"local"}},
 		{UserRemote, []string{"remote"}},
 	}

@@ -22,7 +22,7 @@ import (
 func TestRoles_WhatEachMay(t *testing.T) {
 	t.Parallel()
 	srv, root := rooted(t)
-	users := []string{"node-a1", "operator-a", "remote", "remote-c", "local-a", "admin-a", "somebody"}
+	users := []string{"node-a1", "operator-a", "remote", "remote-c", "local-a", "admin-a", "somebody", "apiserver-a"}
 	if _, err := kvstore.Init(t.Context(), root, kvstore.InitConfig{
 		Cluster: "a", Nodes: []string{"a1", "a2"}, Remotes: []string{"c"},
 	}); err != nil {
@@ -32,38 +32,40 @@ func TestRoles_WhatEachMay(t *testing.T) {
 	for _, u := range users {
 		clients[u] = srv.ClientAs(u)
 	}
-	want := map[string]string{ // node-a1, operator-a, remote, remote-c, local-a, admin-a, somebody
-		"cilium/.heartbeat":                     "r  rw r  r  r  rw -",
-		"cilium/cluster-config/a":               "r  rw r  r  r  rw -",
-		"cilium/cluster-config/b":               "r  r  -  -  r  rw -",
-		"cilium/synced/a/cilium/state/nodes/v1": "r  rw r  r  r  rw -",
-		"cilium/synced/b/cilium/state/nodes/v1": "r  r  -  -  r  rw -",
-		"cilium/state/nodes/v1/a/a1":            "rw r  r  r  -  rw -",
-		"cilium/state/nodes/v1/a/a2":            "r  r  r  r  -  rw -",
-		"cilium/state/nodes/v1/b/a1":            "r  r  r  r  -  rw -",
-		"cilium/state/ip/v1/default/10.0.0.1":   "rw rw r  r  -  rw -",
-		"cilium/state/identities/v1/id/1":       "rw rw r  r  -  rw -",
-		"cilium/state/services/v1/a/ns/web":     "r  rw r  r  -  rw -",
-		"cilium/state/services/v1/b/ns/web":     "r  r  r  r  -  rw -",
-		"cilium/cache/ip/v1/b/10.0.0.1":         "r  r  -  -  r  rw -",
-		"cilium/kvstoremesh-lock/1":             "r  r  -  -  -  rw -",
-		"weft/v1/epoch":                         "r  rw r  r  r  rw -",
-		"weft/v1/restored":                      "r  rw -  -  -  rw -",
-		"weft/v1/decision":                      "rw r  r  r  -  rw -",
-		"weft/v1/backup":                        "r  r  -  -  -  rw -",
-		"weft/v1/owners/a1":                     "rw rw r  r  -  rw -",
-		"weft/v1/owners/a2":                     "r  rw r  r  -  rw -",
-		"weft/v1/owners/a1x":                    "r  rw r  r  -  rw -",
-		"weft/v1/owners/@operator":              "r  rw r  r  -  rw -",
-		"weft/v1/endpoints/a1/7":                "rw rw -  -  -  rw -",
-		"weft/v1/endpoints/a2/7":                "r  rw -  -  -  rw -",
-		"weft/v1/services/ns/web":               "rw rw -  -  -  rw -",
-		"weft/v1/vips/10.96.0.1":                "rw rw -  -  -  rw -",
-		"weft/v1/resting/70000":                 "r  rw -  -  -  rw -",
-		"weft/v1/elections/operator/1":          "r  rw -  -  -  rw -",
-		"weft/v1/tokens/1":                      "r  r  -  -  -  rw -",
-		"weft/v2/epoch":                         "-  -  -  -  -  rw -",
-		"other":                                 "-  -  -  -  -  rw -",
+	want := map[string]string{ // node-a1, operator-a, remote, remote-c, local-a, admin-a, somebody, apiserver-a
+		"cilium/.heartbeat":                     "r  rw r  r  r  rw -  r",
+		"cilium/cluster-config/a":               "r  rw r  r  r  rw -  rw",
+		"cilium/cluster-config/b":               "r  r  -  -  r  rw -  rw",
+		"cilium/synced/a/cilium/state/nodes/v1": "r  rw r  r  r  rw -  rw",
+		"cilium/synced/b/cilium/state/nodes/v1": "r  r  -  -  r  rw -  rw",
+		"cilium/state/nodes/v1/a/a1":            "rw r  r  r  -  rw -  r",
+		"cilium/state/nodes/v1/a/a2":            "r  r  r  r  -  rw -  r",
+		"cilium/state/nodes/v1/b/a1":            "r  r  r  r  -  rw -  r",
+		"cilium/state/ip/v1/default/10.0.0.1":   "rw rw r  r  -  rw -  r",
+		"cilium/state/identities/v1/id/1":       "rw rw r  r  -  rw -  r",
+		"cilium/state/services/v1/a/ns/web":     "r  rw r  r  -  rw -  r",
+		"cilium/state/services/v1/b/ns/web":     "r  r  r  r  -  rw -  r",
+		"cilium/cache/ip/v1/b/10.0.0.1":         "r  r  -  -  r  rw -  rw",
+		"cilium/kvstoremesh-lock/1":             "r  r  -  -  -  rw -  rw",
+		"weft/v1/epoch":                         "r  rw r  r  r  rw -  r",
+		"weft/v1/restored":                      "r  rw -  -  -  rw -  r",
+		"weft/v1/decision":                      "rw r  r  r  -  rw -  r",
+		"weft/v1/backup":                        "r  r  -  -  -  rw -  r",
+		"weft/v1/owners/a1":                     "rw rw r  r  -  rw -  r",
+		"weft/v1/owners/a2":                     "r  rw r  r  -  rw -  r",
+		"weft/v1/owners/a1x":                    "r  rw r  r  -  rw -  r",
+		"weft/v1/owners/@operator":              "r  rw r  r  -  rw -  r",
+		"weft/v1/endpoints/a1/7":                "rw rw -  -  -  rw -  r",
+		"weft/v1/endpoints/a2/7":                "r  rw -  -  -  rw -  r",
+		"weft/v1/services/ns/web":               "rw rw -  -  -  rw -  r",
+		"weft/v1/vips/10.96.0.1":                "rw rw -  -  -  rw -  r",
+		"weft/v1/resting/70000":                 "r  rw -  -  -  rw -  r",
+		"weft/v1/elections/operator/1":          "r  rw -  -  -  rw -  r",
+		"weft/v1/mirror/b":                      "r  r  -  -  -  rw -  rw",
+		"weft/v1/forget/b":                      "rw r  -  -  -  rw -  rw",
+		"weft/v1/tokens/1":                      "r  r  -  -  -  rw -  r",
+		"weft/v2/epoch":                         "-  -  -  -  -  rw -  -",
+		"other":                                 "-  -  -  -  -  rw -  -",
 	}
 	refused := func(err error) bool {
 		t.Helper()
