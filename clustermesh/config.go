@@ -12,6 +12,7 @@ import (
 
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/state"
 )
 
 // Config says who we are and where the remotes are named.
@@ -39,6 +40,10 @@ type Config struct {
 	Relist time.Duration
 	// Guard says how the stores of remotes are guarded; Cluster, File and ReadOnly are set for each.
 	Guard kvstore.GuardConfig
+	// Copies names the table that gets the bytes of a remote's rows of one kind, as they stand in its
+	// store and as far as they are believed, by keys without their prefix; see kvstore.Watch.Copy. It is
+	// asked at the beginning of each session. Endpoint slices are mirrored only for copies. Nil: none.
+	Copies func(cluster string, id uint32, r schema.Resource) *state.Table[string, []byte]
 	// Lineage is the directory in which the guards keep what they know of the stores, in files that
 	// are named as the clusters. Empty: in memory only.
 	Lineage string

@@ -114,9 +114,9 @@ func (d *directory) readFile(name string) (file, bool) {
 }
 
 // follow calls changed at once and then whenever the directory may be another: when the kernel says
-// so, and every poll for what it does not say (targets of links, a directory that was not there).
-// It returns when ctx ends.
-func (d *directory) follow(ctx context.Context, poll time.Duration, changed func()) error {
+// so, every poll for what it does not say (targets of links, a directory that was not there), and when
+// it is poked. It returns when ctx ends.
+func (d *directory) follow(ctx context.Context, poll time.Duration, poke <-chan struct{}, changed func()) error {
 	var events chan fsnotify.Event
 	var failures chan error
 	watcher, err := fsnotify.NewWatcher()
@@ -138,6 +138,7 @@ func (d *directory) follow(ctx context.Context, poll time.Duration, changed func
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-poke:
 		case <-failures:
 		case <-events:
 			// What comes in one go (the files of a secret, a new link) is read once.

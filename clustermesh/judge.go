@@ -84,6 +84,11 @@ func (j judge) identity(_ schema.IdentityKey, labels string, _ bool) (string, ve
 	return labels, verdict{}
 }
 
+// slice takes all: what is in one is not looked at here, and no table of ours is made of it.
+func (j judge) slice(_ schema.ServiceKey, text string, _ bool) (string, verdict) {
+	return text, verdict{}
+}
+
 func (j judge) service(_ schema.ServiceKey, s schema.ClusterService, _ bool) (schema.ClusterService, verdict) {
 	var v verdict
 	for a := range s.Backends {

@@ -37,9 +37,14 @@ type Mesh struct {
 	// Owned by Run.
 	running map[string]*running
 
+	// poke holds a token when the directory is to be looked at again.
+	poke chan struct{}
+
 	mu      sync.Mutex
 	remotes map[string]*remote
+	forgets []string // remotes whose rows are to go
 	read    time.Time
+	named   bool // a remote was named
 	problem string
 }
 
@@ -74,6 +79,7 @@ func New(cfg Config, tables Tables, reg prometheus.Registerer, log *slog.Logger)
 		directory: &directory{path: cfg.Dir, own: cfg.Cluster},
 		running:   make(map[string]*running),
 		remotes:   make(map[string]*remote),
+		poke:      make(chan struct{}, 1),
 	}
 	m.own = newOwnIPs(cfg.Cluster, m.claims, tables.Nodes, cfg.Relist)
 	tables.expect(sourceDirectory)
@@ -95,7 +101,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	remotes, rctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := m.directory.follow(rctx, m.cfg.Poll, func() { m.reread(rctx, remotes) })
+		err := m.directory.follow(rctx, m.cfg.Poll, m.poke, func() { m.reread(rctx, remotes) })
 		for _, r := range m.running {
 			r.stop()
 		}
@@ -114,15 +120,53 @@ func (m *Mesh) known() {
 	}
 }
 
+// Forget drops the rows of a remote that cannot be reached and what is known of its store: somebody says
+// that it is gone for good. Its file may still name it; if it comes back it is mirrored as a new one. A
+// remote that is connected keeps its rows.
+func (m *Mesh) Forget(name string) {
+	m.mu.Lock()
+	m.forgets = append(m.forgets, name)
+	m.mu.Unlock()
+	select {
+	case m.poke <- struct{}{}:
+	default:
+	}
+}
+
+// forgetting drops what is to be forgotten. The remotes begin anew after it.
+func (m *Mesh) forgetting() {
+	m.mu.Lock()
+	names := m.forgets
+	m.forgets = nil
+	m.mu.Unlock()
+	for _, name := range names {
+		m.mu.Lock()
+		r := m.remotes[name]
+		m.mu.Unlock()
+		if r == nil || r.status().Connected {
+			continue
+		}
+		if run := m.running[name]; run != nil {
+			run.stop()
+			delete(m.running, name)
+		}
+		rows := r.drop()
+		r.forget()
+		m.ids.claim(name, 0)
+		m.log.Info("remote cluster forgotten", "cluster", name, "rows", rows)
+	}
+}
+
 // reread makes the running remotes those that the directory names.
 func (m *Mesh) reread(ctx context.Context, g *errgroup.Group) {
+	m.forgetting()
 	found, err := m.directory.read()
 	m.mu.Lock()
 	before := m.problem
 	if err != nil {
 		m.problem = err.Error()
 	} else {
-		m.problem, m.read = "", time.Now()
+		m.problem, m.read, m.named = "", time.Now(), m.named || len(found) > 0
 	}
 	now := m.problem
 	m.mu.Unlock()
@@ -285,7 +329,7 @@ func (m *Mesh) Guards() map[string]*kvstore.Guard {
 // Status tells how the mesh stands.
 func (m *Mesh) Status() Status {
 	m.mu.Lock()
-	st := Status{Directory: DirectoryStatus{m.cfg.Dir, m.read, m.problem}}
+	st := Status{Directory: DirectoryStatus{m.cfg.Dir, m.read, m.named, m.problem}}
 	remotes := make([]*remote, 0, len(m.remotes))
 	for _, r := range m.remotes {
 		remotes = append(remotes, r)

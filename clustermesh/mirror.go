@@ -165,7 +165,11 @@ func (m *mirror[K, V]) recheck(row state.Row[K, V]) {
 			w.Put(m.source, row.Origin, row.Key, v)
 		}
 	})
+	m.watch.TakenBack(row.Key)
 }
+
+// copies hands the bytes of the rows to a table, before restore and run.
+func (m *mirror[K, V]) copies(to *state.Table[string, []byte]) { m.watch.Copy(to) }
 
 func (m *mirror[K, V]) kind() schema.Resource { return m.resource }
 

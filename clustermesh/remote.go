@@ -30,7 +30,9 @@ type remote struct {
 	ids    *ids
 	// guard outlives sessions: it knows the store again, and what is held of it.
 	guard *kvstore.Guard
-	log   *slog.Logger
+	// slices are passed on to copies and to nobody else.
+	slices *state.Table[schema.ServiceKey, string]
+	log    *slog.Logger
 
 	mu sync.Mutex
 	// file is what the directory holds now.
@@ -67,6 +69,7 @@ func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids,
 	return &remote{
 		name: name, source: SourceOf(name), cfg: cfg, tables: tables, claims: claims, ids: ids,
 		guard: kvstore.NewGuard(nil, guard, log), log: log, phase: PhaseConnecting,
+		slices:   state.NewTable[schema.ServiceKey]("endpoint-slices", state.Equal[string]),
 		restored: make(map[schema.Resource]bool), listed: make(map[schema.Resource]bool),
 	}
 }
@@ -259,7 +262,7 @@ func (r *remote) readConfig(ctx context.Context, client *kvstore.Client) (schema
 		return config, fmt.Errorf("cluster-config %w: %w", errRefused, err)
 	}
 	r.mu.Lock()
-	r.config = ConfigStatus{true, time.Now(), config.ID, config.SyncedCanaries, config.Cached, config.MaxConnectedClusters}
+	r.config = ConfigStatus{true, time.Now(), config.ID, config.SyncedCanaries, config.Cached, config.MaxConnectedClusters, config.EndpointSlices}
 	r.mu.Unlock()
 	return config, nil
 }
@@ -281,7 +284,7 @@ func (r *remote) check(config schema.ClusterConfig) error {
 // drop deletes all rows of the remote, held ones too, and what is known of its store. No session may
 // be in progress.
 func (r *remote) drop() (rows int) {
-	rows = r.tables.drop(r.source)
+	rows = r.tables.drop(r.source) + r.slices.Drop(r.source)
 	for _, x := range resources() {
 		r.isListed(x, false)
 	}

@@ -44,6 +44,7 @@ type session struct {
 // mirroring is a mirror of any kind of row.
 type mirroring interface {
 	kind() schema.Resource
+	copies(to *state.Table[string, []byte])
 	restore(rows iter.Seq[kvstore.KV], at time.Time)
 	run(ctx context.Context, listed func()) error
 	listAgain()
@@ -64,7 +65,13 @@ func newSession(r *remote, client *kvstore.Client, config schema.ClusterConfig) 
 		waiting:    make(map[schema.Resource]string),
 	}
 	s.mirrors = []mirroring{s.nodes, s.identities, s.ips, s.services}
+	if r.cfg.Copies != nil && config.EndpointSlices != schema.EndpointSlicesNone {
+		s.mirrors = append(s.mirrors, newMirror(schema.ResourceEndpointSlices, r.source, r.slices, schema.EndpointSlices(scope), j.slice, client, r.guard, r.cfg.Relist, r.log))
+	}
 	for _, m := range s.mirrors {
+		if r.cfg.Copies != nil {
+			m.copies(r.cfg.Copies(r.name, config.ID, m.kind()))
+		}
 		if rows, at := r.kept(m.kind(), config.ID); rows != nil {
 			m.restore(rows, at)
 		}

@@ -49,6 +49,8 @@ type DirectoryStatus struct {
 	Path string `json:"path,omitempty"`
 	// Read is when it was read last without a problem.
 	Read time.Time `json:"read,omitzero"`
+	// Named: it has named a remote since this process began.
+	Named bool `json:"named,omitempty"`
 	// Problem says why it cannot be used now; the remotes stay as they were.
 	Problem string `json:"problem,omitempty"`
 }
@@ -84,6 +86,8 @@ type ConfigStatus struct {
 	SyncedCanaries       bool      `json:"syncedCanaries,omitempty"`
 	Cached               bool      `json:"cached,omitempty"`
 	MaxConnectedClusters uint32    `json:"maxConnectedClusters,omitempty"`
+	// EndpointSlices is how it exports endpoint slices, one of schema's words.
+	EndpointSlices string `json:"endpointSlices,omitempty"`
 }
 
 // ResourceStatus is one kind of row of one remote.
