@@ -36,9 +36,16 @@ type Limits struct {
 
 // Config is everything an API server is told.
 type Config struct {
-	Name     string // of this replica, unique in the cluster
-	Cluster  string
-	Etcd     string    // etcd client file of the cluster's store
+	Name    string // of this replica, unique in the cluster
+	Cluster string
+	Etcd    string // etcd client file of the cluster's store
+	// ClusterID and MaxClusters (255 or 511) are ours, MeshDir the directory of etcd client files of the
+	// other clusters, which are copied into our store; empty: none is. StateDir keeps by what their stores
+	// are known again; empty: in memory only.
+	ClusterID         uint32
+	MaxClusters       uint32
+	MeshDir, StateDir string
+
 	Listen   string    // address:port
 	Replicas []Replica // of the cluster, this one among them, as clients reach them
 
@@ -68,8 +75,9 @@ func (c Config) turn() time.Duration {
 // DefaultConfig returns a Config that lacks names, files, addresses and replicas.
 func DefaultConfig() Config {
 	return Config{
-		History:  cache.History{Age: 10 * time.Minute, Revisions: 100_000, Bytes: 256 << 20},
-		Progress: time.Minute,
+		MaxClusters: 255,
+		History:     cache.History{Age: 10 * time.Minute, Revisions: 100_000, Bytes: 256 << 20},
+		Progress:    time.Minute,
 		Limits: Limits{
 			Connections: 10_000, Streams: 20_000, Watches: 100_000, Requests: 10_000, Bytes: 1 << 30,
 			Large: 256 << 20, Stuck: time.Minute,
@@ -110,6 +118,11 @@ func (c Config) Validate() error {
 	if len(c.Replicas) > 0 && !found {
 		add("replicas", "%q is not among them; clients would be led away from this server", c.Name)
 	}
+	if c.MeshDir != "" {
+		if err := schema.CheckClusterID(c.ClusterID, c.MaxClusters); err != nil {
+			add("cluster-id", "%w; clustermesh-dir needs it", err)
+		}
+	}
 	if c.History.Age <= 0 || c.History.Revisions <= 0 || c.History.Bytes <= 0 {
 		add("history", "age, revisions and bytes must be positive")
 	}
@@ -128,6 +141,10 @@ type configFile struct {
 	Name             *string    `json:"name"`
 	Cluster          *string    `json:"cluster"`
 	Etcd             *string    `json:"etcd"`
+	ClusterID        *uint32    `json:"cluster-id"`
+	MaxClusters      *uint32    `json:"max-clusters"`
+	MeshDir          *string    `json:"clustermesh-dir"`
+	StateDir         *string    `json:"state-dir"`
 	Listen           *string    `json:"listen"`
 	Replicas         *[]Replica `json:"replicas"`
 	CA               *string    `json:"ca"`
@@ -158,6 +175,7 @@ func parseConfig(b []byte) (Config, error) {
 	var d configfile.Durations
 	f := configFile{
 		Name: &c.Name, Cluster: &c.Cluster, Etcd: &c.Etcd, Listen: &c.Listen, Replicas: &c.Replicas,
+		ClusterID: &c.ClusterID, MaxClusters: &c.MaxClusters, MeshDir: &c.MeshDir, StateDir: &c.StateDir,
 		CA: &c.CAFile, Cert: &c.CertFile, Key: &c.KeyFile, Metrics: &c.Metrics,
 		HistoryAge:       d.Text("history-age", &c.History.Age),
 		HistoryRevisions: &c.History.Revisions,

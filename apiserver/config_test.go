@@ -21,6 +21,10 @@ const goodConfig = `
 name: east-1
 cluster: east
 etcd: /etc/weft/etcd.yaml
+cluster-id: 300
+max-clusters: 511
+clustermesh-dir: /etc/weft/mesh
+state-dir: /var/lib/weft-apiserver
 listen: ":32379"
 ca: /etc/weft/peers.crt
 cert: /etc/weft/server.crt
@@ -57,6 +61,7 @@ func TestConfig_IsReadFromAFile(t *testing.T) {
 			{"east-1", []string{"https://east-1.mesh.example:32379"}}, {"east-2", []string{"https://east-2.mesh.example:32379"}},
 		},
 		CAFile: "/etc/weft/peers.crt", CertFile: "/etc/weft/server.crt", KeyFile: "/etc/weft/server.key", Metrics: "127.0.0.1:9962",
+		ClusterID: 300, MaxClusters: 511, MeshDir: "/etc/weft/mesh", StateDir: "/var/lib/weft-apiserver",
 		History:  cache.History{Age: 5 * time.Minute, Revisions: 1000, Bytes: 1_000_000},
 		Progress: 30 * time.Second,
 		Limits:   Limits{Connections: 7, Streams: 1, Watches: 2, Requests: 3, Bytes: 4, Large: 5, Stuck: 6 * time.Second},
@@ -89,6 +94,8 @@ func TestConfig_SaysWhatIsWrong(t *testing.T) {
 		{`":32379"`, "32379x", "listen: "},
 		{"ca: /etc/weft/peers.crt\n", "", "ca: is missing"},
 		{"etcd: /etc/weft/etcd.yaml\n", "", "etcd: is missing"},
+		{"cluster-id: 300\n", "", "cluster-id: cluster id 0"},
+		{"max-clusters: 511\n", "", "cluster-id: cluster id 300"},
 		{"https://east-2.mesh.example:32379", "http://east-2:1", "is not an https URL"},
 		{"- {name: east-1,", "- {name: east-3,", `"east-1" is not among them`},
 		{"history-bytes: 1000000", "history-bytes: 0", "history: "},

@@ -13,7 +13,7 @@ import (
 )
 
 func meshCommand(a *app) *cobra.Command {
-	return group("mesh", "The connected clusters", meshStatus(a))
+	return group("mesh", "The connected clusters", meshStatus(a), meshForget(a))
 }
 
 func meshStatus(a *app) *cobra.Command {

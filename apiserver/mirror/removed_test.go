@@ -1,0 +1,161 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package mirror
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/weft-net/weft/kvstore/kvstoretest"
+	"github.com/weft-net/weft/kvstore/schema"
+)
+
+// A remote whose file was removed goes after the grace, and not before; its neighbour stays.
+func TestMirror_RemovedGoesAfterTheGrace(t *testing.T) {
+	t.Parallel()
+	s, far, near := newSide(t), newRemote(t, "far", 2), newRemote(t, "near", 3)
+	far.fill()
+	near.fill()
+	s.knows("far", far.ClientConfig())
+	s.knows("near", near.ClientConfig())
+	_, stop := s.start("one", nil)
+	s.wantCopy(far)
+	s.wantCopy(near)
+	before := s.revisions(schema.MirrorPrefix("far", schema.ResourceIPs), schema.SyncedPrefix, schema.ClusterConfigPrefix)
+	s.knowsNot("far")
+	s.says("far", func(m schema.Mirror) bool { return !m.Removed.IsZero() && !m.Connected })
+	far.address(1, 9) // nobody reads it any more
+	s.always("the copy stands still", func() bool {
+		return cmp.Equal(before, s.revisions(schema.MirrorPrefix("far", schema.ResourceIPs), schema.SyncedPrefix, schema.ClusterConfigPrefix))
+	})
+	// A file that comes back in time changes nothing, and the remote is followed again.
+	s.knows("far", far.ClientConfig())
+	s.says("far", func(m schema.Mirror) bool { return m.Removed.IsZero() && complete(m) })
+	s.wantCopy(far)
+	s.knowsNot("far")
+	s.says("far", func(m schema.Mirror) bool { return !m.Removed.IsZero() })
+	stop()
+
+	// The grace has begun with the one before, and goes on with the next.
+	s.start("two", func(cfg *Config) { cfg.Grace = time.Nanosecond })
+	s.gone("far")
+	s.wantCopy(near)
+}
+
+// A remote that is away and was removed while no mirror ran goes all the same.
+func TestMirror_RemovedWhileNoMirrorRan(t *testing.T) {
+	t.Parallel()
+	s, far, near := newSide(t), newRemote(t, "far", 2), newRemote(t, "near", 3)
+	far.fill()
+	near.fill()
+	s.knows("far", far.ClientConfig())
+	s.knows("near", near.ClientConfig())
+	_, stop := s.start("one", nil)
+	s.wantCopy(far)
+	s.wantCopy(near)
+	stop()
+	far.Kill()
+	s.knowsNot("far")
+	_, stop = s.start("one", nil)
+	s.says("far", func(m schema.Mirror) bool { return !m.Removed.IsZero() })
+	s.wantCopy(far.asItWas(s))
+	stop()
+	s.start("one", func(cfg *Config) { cfg.Grace = time.Nanosecond })
+	s.gone("far")
+	s.wantCopy(near)
+}
+
+// asItWas is a remote whose store is the copy of it: it cannot be asked.
+func (r *remote) asItWas(*side) *remote {
+	r.t.Helper()
+	r.Restart()
+	r.t.Cleanup(r.Kill)
+	return r
+}
+
+// A directory that is empty from the start, or that is not there, may be a mount that failed.
+func TestMirror_EmptyDirectoryTakesNothing(t *testing.T) {
+	t.Parallel()
+	s, far := newSide(t), newRemote(t, "far", 2)
+	far.fill()
+	s.knows("far", far.ClientConfig())
+	_, stop := s.start("one", nil)
+	s.wantCopy(far)
+	s.says("far", complete)
+	stop()
+	s.knowsNot("far")
+	before := s.revisions(copies...)
+	none := func(cfg *Config) { cfg.Grace = time.Nanosecond }
+	m, stop := s.start("one", none)
+	kvstoretest.Eventually(t, func() string {
+		if !m.Leading() {
+			return "it does not lead"
+		}
+		return ""
+	})
+	s.always("nothing goes", func() bool { return cmp.Equal(before, s.revisions(copies...)) })
+	stop()
+	if err := os.Remove(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	s.start("one", none)
+	s.always("nothing goes without a directory", func() bool { return cmp.Equal(before, s.revisions(copies...)) })
+}
+
+// A remote that is gone for good stays until somebody forgets it, and then goes from the memory of every
+// mirror; one that is connected is not forgotten.
+func TestMirror_Forget(t *testing.T) {
+	t.Parallel()
+	s, far := newSide(t), newRemote(t, "far", 2)
+	far.fill()
+	s.knows("far", far.ClientConfig())
+	one, stop := s.start("one", nil)
+	s.wantCopy(far)
+	two, _ := s.start("two", nil)
+	kvstoretest.Eventually(t, func() string {
+		if st := two.Status(); len(st.Remotes) != 1 || !st.Remotes[0].Connected {
+			return "two does not read the remote"
+		}
+		return ""
+	})
+	if err := Forget(t.Context(), s.client, "far", "a test"); err == nil {
+		t.Fatal("a remote that is connected was to be forgotten")
+	}
+	far.Kill()
+	s.says("far", func(m schema.Mirror) bool { return !m.Connected && m.Reason != "" })
+	for _, m := range []*Mirror{one, two} {
+		kvstoretest.Eventually(t, func() string {
+			if r := m.Status().Remotes[0]; r.Phase == "ready" || r.Phase == "syncing" {
+				return "it is " + string(r.Phase)
+			}
+			return ""
+		})
+	}
+	if err := Forget(t.Context(), s.client, "far", "a test"); err != nil {
+		t.Fatal(err)
+	}
+	emptied := func() bool {
+		return len(s.under(schema.CachePrefix)) == 0 && len(s.under(schema.ClusterConfigPrefix+"far")) == 0 && len(s.under(schema.SyncedPrefix+"far/")) == 0
+	}
+	if !emptied() {
+		t.Errorf("left: %v", s.under(schema.CachePrefix))
+	}
+	stop()
+	kvstoretest.Eventually(t, func() string {
+		if !two.Leading() {
+			return "two does not lead"
+		}
+		return ""
+	})
+	s.always("the other does not bring it back", emptied)
+	if err := Forget(t.Context(), s.client, "nobody", "a test"); err == nil {
+		t.Error("a remote that nobody knows was forgotten")
+	}
+	// Its file is still there: when it comes back it is a new one.
+	far.Restart()
+	s.wantCopy(far)
+}
