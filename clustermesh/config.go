@@ -40,6 +40,11 @@ type Config struct {
 	Relist time.Duration
 	// Guard says how the stores of remotes are guarded; Cluster, File and ReadOnly are set for each.
 	Guard kvstore.GuardConfig
+	// Own is a client of our own store, whose copy of a remote is read in place of the remote's store while
+	// it is complete. Nil: remotes are always read themselves.
+	Own *kvstore.Client
+	// Follow says how keys of our own store are followed. Its Source and Guard are not used.
+	Follow kvstore.WatchConfig
 	// Copies names the table that gets the bytes of a remote's rows of one kind, as they stand in its
 	// store and as far as they are believed, by keys without their prefix; see kvstore.Watch.Copy. It is
 	// asked at the beginning of each session. Endpoint slices are mirrored only for copies. Nil: none.

@@ -31,6 +31,7 @@ type Mesh struct {
 	claims    *claims
 	ids       *ids
 	own       *OwnIPs
+	views     *views // nil: copies in our own store are not looked for
 	log       *slog.Logger
 	directory *directory
 
@@ -82,6 +83,9 @@ func New(cfg Config, tables Tables, reg prometheus.Registerer, log *slog.Logger)
 		poke:      make(chan struct{}, 1),
 	}
 	m.own = newOwnIPs(cfg.Cluster, m.claims, tables.Nodes, cfg.Relist)
+	if cfg.Own != nil {
+		m.views = newViews(cfg.Own, cfg.Follow, log)
+	}
 	tables.expect(sourceDirectory)
 	if reg != nil {
 		if err := reg.Register(collector{m}); err != nil {
@@ -98,6 +102,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 	if m.cfg.Dir == "" {
 		m.known()
 		return g.Wait()
+	}
+	if m.views != nil {
+		g.Go(func() error { return m.views.run(ctx) })
 	}
 	remotes, rctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -206,7 +213,7 @@ func (m *Mesh) settle(ctx context.Context, g *errgroup.Group, name string, f fil
 	m.mu.Lock()
 	r := m.remotes[name]
 	if r == nil {
-		r = newRemote(name, m.cfg, m.tables, m.claims, m.ids, m.log)
+		r = newRemote(name, m.cfg, m.tables, m.claims, m.ids, m.views, m.log)
 		m.remotes[name] = r
 	}
 	m.mu.Unlock()

@@ -37,6 +37,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(describe("directory_usable", "1 while the mesh directory can be read and believed."), truth(st.Directory.Problem == ""))
 	connected := describe("remote_connected", "1 while a remote cluster's store is being followed.", "cluster")
 	ready := describe("remote_ready", "1 while every resource of a remote was listed and is followed.", "cluster")
+	copied := describe("remote_copied", "1 while a remote is read from its copy in our own store.", "cluster")
 	heartbeat := describe("remote_heartbeat_age_seconds", "Time since a remote's last heartbeat arrived.", "cluster")
 	rows := describe("remote_rows", "Rows mirrored from a remote.", "cluster", "resource")
 	confirmed := describe("remote_confirmed_age_seconds", "Time since a remote's rows were known to be the newest.", "cluster", "resource")
@@ -45,6 +46,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for _, r := range st.Remotes {
 		gauge(connected, truth(r.Connected), r.Name)
 		gauge(ready, truth(r.Phase == PhaseReady), r.Name)
+		gauge(copied, truth(r.Copy != nil), r.Name)
 		if !r.Heartbeat.IsZero() {
 			gauge(heartbeat, age(r.Heartbeat), r.Name)
 		}

@@ -168,6 +168,11 @@ func (m *mirror[K, V]) recheck(row state.Row[K, V]) {
 	m.watch.TakenBack(row.Key)
 }
 
+// ofCopy says that the prefix is one of our own store, which the mirror writes.
+func (m *mirror[K, V]) ofCopy() {
+	m.watch.OwnedBy(func(K, V) string { return kvstore.OwnerMirror })
+}
+
 // copies hands the bytes of the rows to a table, before restore and run.
 func (m *mirror[K, V]) copies(to *state.Table[string, []byte]) { m.watch.Copy(to) }
 

@@ -30,6 +30,8 @@ type remote struct {
 	ids    *ids
 	// guard outlives sessions: it knows the store again, and what is held of it.
 	guard *kvstore.Guard
+	// views are the copies in our own store, nil where they are not looked for.
+	views *views
 	// slices are passed on to copies and to nobody else.
 	slices *state.Table[schema.ServiceKey, string]
 	log    *slog.Logger
@@ -59,7 +61,7 @@ func resources() []schema.Resource {
 	return []schema.Resource{schema.ResourceNodes, schema.ResourceIdentities, schema.ResourceIPs, schema.ResourceServices}
 }
 
-func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids, log *slog.Logger) *remote {
+func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids, views *views, log *slog.Logger) *remote {
 	log = log.With("cluster", name)
 	guard := cfg.Guard
 	guard.Cluster, guard.ReadOnly = name, true
@@ -67,7 +69,7 @@ func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids,
 		guard.File = filepath.Join(cfg.Lineage, name)
 	}
 	return &remote{
-		name: name, source: SourceOf(name), cfg: cfg, tables: tables, claims: claims, ids: ids,
+		name: name, source: SourceOf(name), cfg: cfg, tables: tables, claims: claims, ids: ids, views: views,
 		guard: kvstore.NewGuard(nil, guard, log), log: log, phase: PhaseConnecting,
 		slices:   state.NewTable[schema.ServiceKey]("endpoint-slices", state.Equal[string]),
 		restored: make(map[schema.Resource]bool), listed: make(map[schema.Resource]bool),
@@ -82,6 +84,8 @@ var (
 	errRefused = errors.New("refused")
 	// errNewID: the remote calls itself by another id than before.
 	errNewID = errors.New("the cluster id changed")
+	// errView: it is read from another place from now on.
+	errView = errors.New("read elsewhere")
 	// errLostID: another remote with the same id goes first.
 	errLostID = errors.New("the cluster id is another cluster's")
 )
@@ -94,6 +98,11 @@ func (r *remote) run(ctx context.Context, cfg kvstore.Config) error {
 		err := r.once(ctx, cfg)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, errView) {
+			r.log.Info("remote cluster is read elsewhere from now on", "reason", err)
+			pause = r.cfg.RetryMin
+			continue
 		}
 		_, changed := r.ids.owner(0)
 		switch {
@@ -208,13 +217,27 @@ func (r *remote) failed(err error) {
 	}
 }
 
-// once connects, reads the cluster-config and runs a session until it ends.
+// once connects, reads the cluster-config and runs a session until it ends. A complete copy in our own
+// store is read in place of the remote's.
 func (r *remote) once(ctx context.Context, cfg kvstore.Config) error {
+	if r.views != nil {
+		if err := r.views.listed(ctx, viewsGrace); err != nil {
+			return err
+		}
+		if present, _ := r.views.present(r.name); present {
+			return r.from(ctx, r.cfg.Own, true)
+		}
+	}
 	client, err := kvstore.New(cfg, r.log)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	return r.from(ctx, client, false)
+}
+
+// from reads the remote from a store, its own or ours, until that ends.
+func (r *remote) from(ctx context.Context, client *kvstore.Client, copied bool) error {
 	config, err := r.readConfig(ctx, client)
 	if err != nil {
 		return err
@@ -232,12 +255,16 @@ func (r *remote) once(ctx context.Context, cfg kvstore.Config) error {
 	if owner, _ := r.ids.owner(config.ID); owner != r.name {
 		return fmt.Errorf("%w: %d belongs to cluster %s, which goes first: give one of them another", errLostID, config.ID, owner)
 	}
-	r.guard.Use(client)
-	s := newSession(r, client, config)
+	if copied {
+		r.guard.UseCopy(client, r.name)
+	} else {
+		r.guard.Use(client)
+	}
+	s := newSession(r, client, config, copied)
 	r.mu.Lock()
 	r.id, r.session, r.reason = config.ID, s, ""
 	r.mu.Unlock()
-	r.log.Info("remote cluster connected", "cluster_id", config.ID, "endpoints", client.Endpoints())
+	r.log.Info("remote cluster connected", "cluster_id", config.ID, "endpoints", client.Endpoints(), "copy", copied)
 	err = s.run(ctx)
 	r.mu.Lock()
 	r.session, r.heartbeat = nil, s.heartbeat()

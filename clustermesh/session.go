@@ -24,6 +24,8 @@ type session struct {
 	remote *remote
 	client *kvstore.Client
 	config schema.ClusterConfig
+	// copied: the copy in our own store is read.
+	copied bool
 
 	nodes      *mirror[schema.NodeKey, schema.Node]
 	ips        *mirror[schema.IPKey, schema.IP]
@@ -45,17 +47,18 @@ type session struct {
 type mirroring interface {
 	kind() schema.Resource
 	copies(to *state.Table[string, []byte])
+	ofCopy()
 	restore(rows iter.Seq[kvstore.KV], at time.Time)
 	run(ctx context.Context, listed func()) error
 	listAgain()
 	status() ResourceStatus
 }
 
-func newSession(r *remote, client *kvstore.Client, config schema.ClusterConfig) *session {
+func newSession(r *remote, client *kvstore.Client, config schema.ClusterConfig, copied bool) *session {
 	scope := schema.Scope{Cluster: r.name, ClusterID: config.ID, MaxClusters: r.cfg.MaxClusters, Cached: config.Cached}
 	j := judge{r.claims, r.name, config.ID}
 	s := &session{
-		remote: r, client: client, config: config,
+		remote: r, client: client, config: config, copied: copied,
 		nodes:      newMirror(schema.ResourceNodes, r.source, r.tables.Nodes, schema.Nodes(scope), j.node, client, r.guard, r.cfg.Relist, r.log),
 		ips:        newMirror(schema.ResourceIPs, r.source, r.tables.IPs, schema.IPs(scope), j.ip, client, r.guard, r.cfg.Relist, r.log),
 		identities: newMirror(schema.ResourceIdentities, r.source, r.tables.Identities, schema.Identities(scope), j.identity, client, r.guard, r.cfg.Relist, r.log),
@@ -69,6 +72,9 @@ func newSession(r *remote, client *kvstore.Client, config schema.ClusterConfig) 
 		s.mirrors = append(s.mirrors, newMirror(schema.ResourceEndpointSlices, r.source, r.slices, schema.EndpointSlices(scope), j.slice, client, r.guard, r.cfg.Relist, r.log))
 	}
 	for _, m := range s.mirrors {
+		if copied {
+			m.ofCopy()
+		}
 		if r.cfg.Copies != nil {
 			m.copies(r.cfg.Copies(r.name, config.ID, m.kind()))
 		}
@@ -83,7 +89,12 @@ func newSession(r *remote, client *kvstore.Client, config schema.ClusterConfig) 
 func (s *session) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.remote.guard.Run(ctx) })
-	g.Go(func() error { return s.followText(ctx, schema.HeartbeatReadPrefix, s.heart) })
+	if !s.copied { // the heartbeat beside a copy is our own
+		g.Go(func() error { return s.followText(ctx, schema.HeartbeatReadPrefix, s.heart) })
+	}
+	if s.remote.views != nil {
+		g.Go(func() error { return s.keepView(ctx) })
+	}
 	if s.config.SyncedCanaries {
 		g.Go(func() error { return s.followText(ctx, schema.SyncedPrefix+s.remote.name+"/", s.marks) })
 	}
@@ -212,6 +223,25 @@ func (s *session) keepID(ctx context.Context) error {
 	}
 }
 
+// keepView ends the session when our own store has a complete copy and the session does not read it, or
+// the other way round.
+func (s *session) keepView(ctx context.Context) error {
+	for {
+		present, changed := s.remote.views.present(s.remote.name)
+		switch {
+		case present && !s.copied:
+			return fmt.Errorf("%w: our store has a copy", errView)
+		case !present && s.copied:
+			return fmt.Errorf("%w: our store has no copy any more", errView)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
 // heartbeat is when the last sign of life arrived.
 func (s *session) heartbeat() time.Time {
 	row, _ := s.heart.Get("")
@@ -261,5 +291,8 @@ func (s *session) describe(st *RemoteStatus) {
 	}
 	if s.problem != "" {
 		st.Reason = s.problem
+	}
+	if s.copied {
+		s.remote.views.describe(st)
 	}
 }

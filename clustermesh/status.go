@@ -67,6 +67,9 @@ type RemoteStatus struct {
 	// Connected: at least one resource is being followed.
 	Connected bool         `json:"connected"`
 	Config    ConfigStatus `json:"config"`
+	// Copy is what the mirror says of its copy in our own store, which is read in place of the remote's
+	// store; nil: the remote itself is read.
+	Copy *CopyStatus `json:"copy,omitempty"`
 	// Hold is what is in force of it although its store does not have it.
 	Hold kvstore.HoldStatus `json:"hold"`
 	// Heartbeat is when the remote's last sign of life arrived; zero where none did.
@@ -75,6 +78,21 @@ type RemoteStatus struct {
 	LastError   string           `json:"lastError,omitempty"`
 	LastErrorAt time.Time        `json:"lastErrorAt,omitzero"`
 	Resources   []ResourceStatus `json:"resources,omitempty"`
+}
+
+// CopyStatus is what the mirror said last of its copy of a remote. Times are by our clock.
+type CopyStatus struct {
+	// By is which API server said it, empty for a mirror that says nothing, as Cilium's.
+	By string `json:"by,omitempty"`
+	// Said is when; zero: it never did.
+	Said time.Time `json:"said,omitzero"`
+	// Confirmed is when the copy was last known to be what the remote has.
+	Confirmed time.Time `json:"confirmed,omitzero"`
+	// Connected: the mirror follows the remote. Holding: the copy stands still, for the remote's store
+	// lacks rows that nobody deleted. Reason says what is wrong.
+	Connected bool   `json:"connected"`
+	Holding   bool   `json:"holding,omitempty"`
+	Reason    string `json:"reason,omitempty"`
 }
 
 // ConfigStatus is what the remote says about itself.

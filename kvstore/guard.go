@@ -11,6 +11,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/weft-net/weft/kvstore/schema"
 )
 
 // GuardConfig says how a store is guarded. The zero value is usable.
@@ -83,6 +85,8 @@ type Guard struct {
 
 	mu         sync.Mutex
 	c          *Client
+	mirror     string // the mirror's row of the copy that is read; "": the store itself is
+	moved      bool   // the other is read than before
 	loaded     bool
 	loadError  error // why what an earlier process knew is of no use, to the end of this one
 	fileError  error // of the last save
@@ -142,7 +146,7 @@ func NewGuard(c *Client, cfg GuardConfig, log *slog.Logger) *Guard {
 
 // emptyLocked makes the guard one that has seen nothing.
 func (g *Guard) emptyLocked() {
-	g.lineage, g.generation, g.epochs, g.continuity, g.weft = lineage{}, 0, 0, "", false
+	g.lineage, g.generation, g.epochs, g.continuity, g.weft, g.moved = lineage{}, 0, 0, "", false, false
 	g.broke, g.dirty, g.reason, g.rest, g.clock, g.since = false, false, "", time.Time{}, 0, time.Time{}
 	g.left, g.enrolled, g.carried = map[string]uint64{}, map[string]bool{}, map[string]map[string]carriedRow{}
 	g.nodeKeys, g.expiries, g.mass, g.adopted, g.due = map[string]string{}, map[string]expiry{}, false, 0, nil
@@ -151,10 +155,18 @@ func (g *Guard) emptyLocked() {
 
 // Use says by which client the store is reached from now on. It is called between the runs of Run,
 // while no watch of the guard runs; what is known and held stays.
-func (g *Guard) Use(c *Client) {
+func (g *Guard) Use(c *Client) { g.use(c, "") }
+
+// UseCopy is Use for the store that has a copy of a remote cluster's rows: its one owner is the mirror,
+// which its row speaks for. What was known is of another store then, so what the copy lacks of it is held
+// until the mirror has said that it is complete.
+func (g *Guard) UseCopy(c *Client, cluster string) { g.use(c, schema.MirrorsPrefix+cluster) }
+
+func (g *Guard) use(c *Client, mirror string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.c, g.beating = c, nil
+	g.moved = g.moved || g.generation != 0 && g.mirror != mirror
+	g.c, g.mirror, g.beating = c, mirror, nil
 }
 
 // Forget makes the guard one that has never seen the store, on disk too: its rows are gone on

@@ -22,12 +22,14 @@ func (g *Guard) judge(ctx context.Context, f *follower, next lineage, broken boo
 	g.mu.Lock()
 	g.loadLocked()
 	known, generation := g.lineage, g.generation
-	mine := g.followers[f]
+	mine, moved := g.followers[f], g.moved
 	g.mu.Unlock()
 
 	found := ContinuityFirst
 	switch {
 	case generation == 0:
+	case moved:
+		found = ContinuityUnproven
 	case broken && mine == generation, next.clusterID != known.clusterID:
 		found = ContinuityBroken
 	case known.witness.key == "" && (known.epoch == "" || known.epoch == next.epoch):
@@ -59,6 +61,9 @@ func (g *Guard) judge(ctx context.Context, f *follower, next lineage, broken boo
 		if g.continuity == "" {
 			g.continuity = ContinuityProven
 		}
+	case moved:
+		g.moved = false
+		g.breakLocked(found, next, "rows are read from another store than before")
 	default:
 		g.breakLocked(found, next, "the store is not proven to be the one that was known: "+string(found))
 	}

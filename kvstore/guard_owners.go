@@ -61,9 +61,13 @@ func (s *ownersSink) events(_ context.Context, evs []event) {
 
 func (s *ownersSink) confirmed(int64, time.Time) {}
 
+// mirrorSaid takes over the row of the mirror whose copy is read.
+func (g *Guard) mirrorSaid(ev event) { g.said(OwnerMirror, ev) }
+
 // ownerSaid takes over an owners' row.
-func (g *Guard) ownerSaid(ev event) {
-	name := strings.TrimPrefix(ev.Key, schema.OwnersPrefix)
+func (g *Guard) ownerSaid(ev event) { g.said(strings.TrimPrefix(ev.Key, schema.OwnersPrefix), ev) }
+
+func (g *Guard) said(name string, ev event) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if ev.Deleted {

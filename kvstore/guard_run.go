@@ -19,7 +19,7 @@ func (g *Guard) Run(ctx context.Context) error {
 	defer wg.Wait()
 	g.mu.Lock()
 	g.loadLocked()
-	c := g.c
+	c, mirror := g.c, g.mirror
 	g.mu.Unlock()
 	log := g.log.With("for", "guard") // others may watch the same prefix
 	follow := func(prefix string, exact bool, each sink) *follower {
@@ -33,14 +33,22 @@ func (g *Guard) Run(ctx context.Context) error {
 	beating := follow(schema.HeartbeatReadPrefix, false, eachSink(g.heartbeat))
 	if g.cfg.Owners {
 		follow(schema.EpochKey, true, eachSink(g.epoch))
-		follow(schema.OwnersPrefix, false, &ownersSink{guard: g})
+		if mirror == "" {
+			follow(schema.OwnersPrefix, false, &ownersSink{guard: g})
+		} else {
+			follow(mirror, true, eachSink(g.mirrorSaid))
+		}
 		follow(schema.DecisionKey, true, eachSink(g.decided))
 	}
 	g.mu.Lock()
 	g.beating = beating
 	g.ticked = time.Now()
 	g.mu.Unlock()
-	defer g.Use(c) // which takes beating back: nobody asks the store any more
+	defer func() { // nobody asks the store any more
+		g.mu.Lock()
+		g.beating = nil
+		g.mu.Unlock()
+	}()
 
 	tick := time.NewTicker(min(time.Second, max(min(g.cfg.Brief, g.cfg.Settle)/4, 10*time.Millisecond)))
 	defer tick.Stop()

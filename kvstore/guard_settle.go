@@ -114,12 +114,12 @@ func (g *Guard) facts() (holdFacts, map[string]int) {
 		f.known[name] = true
 	}
 	for group := range groups {
-		if group.owner != OwnerEverybody && group.owner != OwnerOperator {
+		if group.owner != OwnerEverybody && !noNode(group.owner) {
 			f.known[group.owner] = true
 		}
 	}
 	for name := range f.known {
-		if name != OwnerOperator {
+		if !noNode(name) {
 			owners[name] = true
 		}
 	}

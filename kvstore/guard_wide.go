@@ -16,7 +16,7 @@ import (
 // deleted more than an owner does: rows of the cluster, the epoch or the heartbeat, and beside a row
 // of the cluster anything else. An answer that cannot be had means that it may have.
 func (g *Guard) wide(ctx context.Context, c *Client, revision int64, prefix, owner string) bool {
-	ofCluster := owner == OwnerOperator || owner == OwnerEverybody
+	ofCluster := noNode(owner) || owner == OwnerEverybody
 	type span struct {
 		key  string
 		opts []clientv3.OpOption

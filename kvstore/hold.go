@@ -26,10 +26,15 @@ const (
 const (
 	// OwnerOperator owns the rows of the cluster: definitions, services, cluster-config.
 	OwnerOperator = schema.OperatorOwner
+	// OwnerMirror owns the copy of a remote cluster in our store. Its word is the mirror's row.
+	OwnerMirror = schema.MirrorOwner
 	// OwnerEverybody owns what anybody may need: identity numbers, and rows whose owner is not
 	// known. Such a row is confirmed gone when every node has spoken.
 	OwnerEverybody = "*"
 )
+
+// noNode says that an owner is one of the cluster: it is down without withdrawing anything.
+func noNode(owner string) bool { return owner == OwnerOperator || owner == OwnerMirror }
 
 // heldGroup is rows that share their fate.
 type heldGroup struct {
@@ -97,7 +102,7 @@ type occasion struct {
 func (f holdFacts) confirmed(owner string, revision int64) (at int64, said bool) {
 	if owner == OwnerEverybody {
 		for name := range f.known {
-			if name == OwnerOperator {
+			if noNode(name) {
 				continue
 			}
 			mod, ok := f.confirmed(name, revision)
@@ -160,13 +165,13 @@ func judgeHold(f holdFacts) holdVerdict {
 	}
 	nodes := 0
 	for owner := range silent {
-		if owner != OwnerEverybody && owner != OwnerOperator {
+		if owner != OwnerEverybody && !noNode(owner) {
 			nodes++
 		}
 	}
 	total := 0
 	for name := range f.known {
-		if name != OwnerOperator {
+		if !noNode(name) {
 			total++
 		}
 	}
@@ -175,8 +180,8 @@ func judgeHold(f holdFacts) holdVerdict {
 		return v
 	}
 	for _, g := range aged {
-		// An operator that is down withdraws nothing; one that never spoke cannot be waited for.
-		if f.owners && g.owner == OwnerOperator && f.known[OwnerOperator] {
+		// An operator or a mirror that is down withdraws nothing; one that never spoke cannot be waited for.
+		if f.owners && noNode(g.owner) && f.known[g.owner] {
 			v.stuck = true
 			continue
 		}
@@ -192,14 +197,14 @@ func tooMany(n, total int) bool {
 }
 
 // spans returns, per revision of a message, whether its deletions are of several owners. Deletions
-// of OwnerEverybody and of the operator's rows are each an owner of their own: no writer deletes two
-// of them at once.
+// of OwnerEverybody, of the operator's rows and of copies are each an owner of their own: no writer
+// deletes two of them at once.
 func spans(deletions []deletion) map[int64]bool {
 	first := map[int64]string{}
 	out := map[int64]bool{}
 	for _, d := range deletions {
 		id := d.owner
-		if id == OwnerEverybody || id == OwnerOperator {
+		if id == OwnerEverybody || noNode(id) {
 			id = "/" + d.key
 		}
 		switch was, seen := first[d.revision]; {

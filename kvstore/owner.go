@@ -10,7 +10,8 @@ import (
 )
 
 // OwnedBy tells who owns a row: the name of a node, OwnerOperator or OwnerEverybody. It is given
-// before Run; without it the kind of row decides.
+// before Run; without it the kind of row decides. The rows of an owner that is told hang on no node's
+// lease.
 func (w *Watch[K, V]) OwnedBy(owner func(K, V) string) { w.owner = owner }
 
 // ownerOf returns who owns a row. The rows of a node have its name, in the key or by the address of

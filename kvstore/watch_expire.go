@@ -13,7 +13,7 @@ import (
 // expiredBy returns the owners whose leases ended with these deletions, and when. Only an owner that
 // has no row left under the prefix is asked about: what it deletes itself is mostly a part.
 func (w *Watch[K, V]) expiredBy(ctx context.Context, changes []change[K, V], deletions []deletion, held map[int64]bool) map[string]int64 {
-	if len(deletions) == 0 || !nodeOwned(w.codec.Prefix) {
+	if len(deletions) == 0 || w.owner != nil || !nodeOwned(w.codec.Prefix) {
 		return nil
 	}
 	last := map[string]int64{}
@@ -74,7 +74,7 @@ func (w *Watch[K, V]) exceptLeft(owners map[string]int64, changes []change[K, V]
 // not have, where the node's row is not there either: their leases ended while nobody looked.
 func (w *Watch[K, V]) expiredBefore(ctx context.Context, revision int64, continuity Continuity) map[string]int64 {
 	g := w.follow.guard
-	if g == nil || !nodeOwned(w.codec.Prefix) || continuity == ContinuityBroken || continuity == ContinuityUnproven {
+	if g == nil || w.owner != nil || !nodeOwned(w.codec.Prefix) || continuity == ContinuityBroken || continuity == ContinuityUnproven {
 		return nil
 	}
 	present := make(map[K]struct{}, len(w.pending))

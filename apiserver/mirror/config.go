@@ -31,7 +31,7 @@ type Config struct {
 	// Grace is how long the copy of a remote stays after its client file was removed. Default 3 min, as
 	// Cilium's mirror has it: a file that comes back meanwhile changes nothing.
 	Grace time.Duration
-	// Say is how often the leader says of each copy how it stands while nothing changes. Default 30 s.
+	// Say is how often the leader says of each copy how it stands while nothing changes. Default 1 min.
 	Say time.Duration
 	// Look is how often the leader looks for what has changed. Default 500 ms.
 	Look time.Duration
@@ -46,7 +46,7 @@ type Config struct {
 // DefaultConfig returns a Config that lacks Name, Cluster, ClusterID and Dir.
 func DefaultConfig() Config {
 	return Config{
-		MaxClusters: 255, LeaderTTL: 15 * time.Second, Grace: 3 * time.Minute, Say: 30 * time.Second,
+		MaxClusters: 255, LeaderTTL: 15 * time.Second, Grace: 3 * time.Minute, Say: time.Minute,
 		Look: 500 * time.Millisecond, Retry: time.Second, Mesh: clustermesh.DefaultConfig(),
 	}
 }

@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// MirrorOwner is the name of the owner of copies: the mirror says of them in its row what a node says of
+// its rows. No node can have it.
+const MirrorOwner = "@mirror"
+
 // Mirror is what the mirror says of its copy of one remote cluster. All times are by the mirror's
 // clock: a reader takes differences of them and adds the time since the row arrived. It is comparable.
 //
