@@ -5,6 +5,7 @@ package mirror
 
 import (
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,13 +93,24 @@ func TestMirror_EmptyDirectoryTakesNothing(t *testing.T) {
 		}
 		return ""
 	})
+	s.says("far", func(m schema.Mirror) bool { return !m.Connected && strings.Contains(m.Reason, "mount that failed") })
 	s.always("nothing goes", func() bool { return cmp.Equal(before, s.revisions(copies...)) })
 	stop()
 	if err := os.Remove(s.dir); err != nil {
 		t.Fatal(err)
 	}
-	s.start("one", none)
+	_, stop = s.start("one", none)
 	s.always("nothing goes without a directory", func() bool { return cmp.Equal(before, s.revisions(copies...)) })
+	stop()
+	// A person may say that it was on purpose.
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.start("one", none)
+	if err := Forget(t.Context(), s.client, "far", "a test"); err != nil {
+		t.Fatal(err)
+	}
+	s.gone("far")
 }
 
 // A remote that is gone for good stays until somebody forgets it, and then goes from the memory of every

@@ -135,6 +135,13 @@ func (t *term) removed(ctx context.Context, named map[string]bool, ever bool, no
 			t.log.Warn("the directory of client files is empty, and our store has copies: taken for a mount that failed; "+
 				"forget them with 'weft mesh forget', or put a file back", "directory", t.m.cfg.Dir, "clusters", gone)
 		}
+		for _, name := range gone {
+			row, _ := t.m.stored.rows.Get(name)
+			said := row.Value
+			said.Connected, said.Holding, said.Complete = false, false, false
+			said.Reason = "the directory of client files is empty, which is taken for a mount that failed: put its file back, or weft mesh forget " + name
+			t.say(name, said, now)
+		}
 		return nil
 	}
 	for _, name := range gone {
