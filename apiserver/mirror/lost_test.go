@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/weft-net/weft/clustermesh"
 	"github.com/weft-net/weft/kvstore/kvstoretest"
 	"github.com/weft-net/weft/kvstore/schema"
 )
@@ -31,7 +32,7 @@ func TestMirror_StandbyTakesOver(t *testing.T) {
 	before := s.revisions(copies...)
 	two, _ := s.start("two", nil)
 	kvstoretest.Eventually(t, func() string {
-		if st := two.Status(); len(st.Remotes) != 1 || !st.Remotes[0].Connected || !one.Leading() || two.Leading() {
+		if st := two.Status(); len(st.Remotes) != 1 || st.Remotes[0].Phase != clustermesh.PhaseReady || !one.Leading() || two.Leading() {
 			return fmt.Sprintf("one leads %v, two leads %v, and reads %+v", one.Leading(), two.Leading(), st)
 		}
 		return ""
