@@ -101,6 +101,22 @@ func (l *Lab) writeServers(c *Cluster, ca *authority) error {
 		replicas = append(replicas, apiserver.Replica{Name: serverName(i), URLs: []string{l.serverURL(c, i)}})
 	}
 	dir := filepath.Dir(c.CA)
+	etcd, mesh := filepath.Join(dir, "apiserver-etcd.yaml"), ""
+	if len(c.APIServers) > 0 {
+		cert, key := filepath.Join(dir, "apiserver-etcd.crt"), filepath.Join(dir, "apiserver-etcd.key")
+		if err := ca.issue(leaf{name: kvstore.UserAPIServer(c.Name)}, cert, key); err != nil {
+			return err
+		}
+		if err := writeEtcdClient(etcd, c.endpoints(), c.CA, cert, key); err != nil {
+			return err
+		}
+	}
+	if l.Mirror {
+		mesh = filepath.Join(dir, "clustermesh")
+		if err := l.writeMesh(mesh, c); err != nil {
+			return err
+		}
+	}
 	for i := range c.APIServers {
 		cert, key := filepath.Join(dir, serverName(i)+".crt"), filepath.Join(dir, serverName(i)+".key")
 		at := l.serverAddr(c, i)
@@ -108,7 +124,8 @@ func (l *Lab) writeServers(c *Cluster, ca *authority) error {
 			return err
 		}
 		if err := writeYAML(serverConfig(c, i), map[string]any{
-			"name": serverName(i), "cluster": c.Name, "etcd": filepath.Join(dir, "operator-etcd.yaml"), "listen": at.String(),
+			"name": serverName(i), "cluster": c.Name, "cluster-id": c.ID, "etcd": etcd, "listen": at.String(),
+			"clustermesh-dir": mesh, "state-dir": filepath.Join(dir, serverName(i)+"-state"),
 			"ca": c.PeerCA, "cert": cert, "key": key, "replicas": replicas,
 		}); err != nil {
 			return err

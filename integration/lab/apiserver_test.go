@@ -34,6 +34,7 @@ func TestServers_AreTheOnlyWay(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			o := DefaultOptions()
 			o.Dir, o.Family, o.APIServers, o.Nodes = t.TempDir(), tt.family, tt.servers, 1
+			o.Mirror = tt.servers > 1
 			l := plan(o)
 			for i := range l.Clusters {
 				if err := l.writeCluster(&l.Clusters[i]); err != nil {
@@ -67,6 +68,15 @@ func TestServers_AreTheOnlyWay(t *testing.T) {
 				}
 				if len(cfg.Replicas) != tt.servers || cfg.Replicas[i].URLs[0] != tt.endpoints[i] || cfg.CAFile != west.PeerCA {
 					t.Errorf("API server %d: %+v", i, cfg)
+				}
+				if (cfg.MeshDir != "") != o.Mirror {
+					t.Errorf("API server %d copies from %q", i, cfg.MeshDir)
+				}
+				if o.Mirror {
+					peer, err := kvstore.ReadConfigFile(filepath.Join(cfg.MeshDir, "east"))
+					if err != nil || len(peer.Endpoints) != tt.servers {
+						t.Errorf("API server %d reads east by %+v: %v", i, peer, err)
+					}
 				}
 			}
 		})

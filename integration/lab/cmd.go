@@ -64,6 +64,7 @@ func (c *command) shape(cmd *cobra.Command) {
 	f.DurationVar(&o.LeaseTTL, "lease-ttl", o.LeaseTTL, "how long a node's rows outlive its agent (default: the agent's)")
 	f.IntVar(&o.EtcdMembers, "etcd-members", o.EtcdMembers, "members of each cluster's store")
 	f.IntVar(&o.APIServers, "apiservers", o.APIServers, "API servers of each cluster, through which the others reach it; 0: they reach its store")
+	f.BoolVar(&o.Mirror, "mirror", o.Mirror, "API servers copy the other clusters into their own store, for their agents")
 	f.Int64Var(&o.EtcdQuota, "etcd-quota", o.EtcdQuota, "how large a store may get, bytes (default: etcd's)")
 	f.IntVar(&o.WANMTU, "wan-mtu", o.WANMTU, "largest packet between clusters, bytes")
 	for name, values := range map[string][]string{"mode": {string(VXLAN), string(Native)}, "family": {"4", "6", "dual"}} {

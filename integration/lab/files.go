@@ -94,16 +94,8 @@ func (l *Lab) writeNode(c Cluster, n Node) error {
 		return err
 	}
 	mesh := filepath.Join(n.Dir, "clustermesh")
-	if err := os.MkdirAll(mesh, 0o755); err != nil {
+	if err := l.writeMesh(mesh, &c); err != nil {
 		return err
-	}
-	for _, r := range l.Clusters {
-		if r.ID == c.ID {
-			continue
-		}
-		if err := writeEtcdClient(filepath.Join(mesh, r.Name), l.face(&r), r.CA, r.RemoteCert, r.RemoteKey); err != nil {
-			return err
-		}
 	}
 	agent := map[string]any{
 		"node": n.Name, "cluster": c.Name, "cluster-id": c.ID,
@@ -119,6 +111,22 @@ func (l *Lab) writeNode(c Cluster, n Node) error {
 		agent["lease-ttl"] = l.LeaseTTL
 	}
 	return writeYAML(n.Config, agent)
+}
+
+// writeMesh writes a client file for each cluster but one into a directory.
+func (l *Lab) writeMesh(dir string, own *Cluster) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, r := range l.Clusters {
+		if r.ID == own.ID {
+			continue
+		}
+		if err := writeEtcdClient(filepath.Join(dir, r.Name), l.face(&r), r.CA, r.RemoteCert, r.RemoteKey); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeEtcdClient writes an etcd client file in the format that all readers of such files share.

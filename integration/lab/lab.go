@@ -66,6 +66,7 @@ type Options struct {
 	// APIServers is how many API servers each cluster has, through which alone the others reach it; 0: there
 	// are none, and the others reach its store.
 	APIServers int
+	Mirror     bool   // the API servers copy the other clusters into their own store
 	Weft       string // the weft binary that the lab's processes run
 }
 
@@ -95,6 +96,9 @@ func (o Options) Validate() error {
 	within("etcd-members", max(o.EtcdMembers, 1), maxMembers)
 	if o.APIServers < 0 || o.APIServers > maxServers {
 		errs = append(errs, fmt.Errorf("apiservers %d: want 0 to %d", o.APIServers, maxServers))
+	}
+	if o.Mirror && o.APIServers == 0 {
+		errs = append(errs, errors.New("mirror: want apiservers, which do it"))
 	}
 	if o.EtcdQuota < 0 {
 		errs = append(errs, fmt.Errorf("etcd-quota %d: want 0 or more bytes", o.EtcdQuota))

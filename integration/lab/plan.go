@@ -23,6 +23,7 @@ type Lab struct {
 	WANMTU    int       `json:"wanMTU"`
 	LeaseTTL  string    `json:"leaseTTL,omitempty"`  // of the agents; empty: their default
 	EtcdQuota int64     `json:"etcdQuota,omitempty"` // bytes of each store; 0: etcd's default
+	Mirror    bool      `json:"mirror,omitempty"`    // API servers copy the other clusters
 	WAN       string    `json:"wan"`                 // namespace of the router between the clusters
 	BPFFS     string    `json:"bpffs"`               // mount of the lab's own bpf file system
 	Weft      string    `json:"weft"`                // binary that the processes run
@@ -103,7 +104,7 @@ func plan(o Options) *Lab {
 		Name: o.Name, Dir: o.Dir, Mode: o.Mode, Family: o.Family, WANMTU: o.WANMTU, Weft: o.Weft,
 		WAN: prefix(o.Name) + "wan", BPFFS: filepath.Join(o.Dir, "bpf"),
 	}
-	l.EtcdQuota = o.EtcdQuota
+	l.EtcdQuota, l.Mirror = o.EtcdQuota, o.Mirror
 	if o.LeaseTTL > 0 {
 		l.LeaseTTL = o.LeaseTTL.String()
 	}
