@@ -60,14 +60,18 @@ func mustBeInvalid(t *testing.T, err error) {
 	}
 }
 
-func FuzzNode(f *testing.F)          { fuzz(f, Nodes(c3), "n1", "nodes/*") }
-func FuzzIP(f *testing.F)            { fuzz(f, IPs(c3), "10.244.1.5", "ip/*") }
-func FuzzService(f *testing.F)       { fuzz(f, Services(c3), "default/web", "services/*") }
-func FuzzEndpoint(f *testing.F)      { fuzz(f, Endpoints(c3), "n1/432", "endpoints/*") }
-func FuzzDefinition(f *testing.F)    { fuzz(f, Definitions(), "default/web", "definitions/*") }
-func FuzzVIP(f *testing.F)           { fuzz(f, VIPs(), "10.96.0.9", "vips/*") }
-func FuzzOwner(f *testing.F)         { fuzz(f, Owners(), "n1", "owners/*") }
-func FuzzResting(f *testing.F)       { fuzz(f, Restings(c3), "196866", "restings/*") }
+func FuzzNode(f *testing.F)       { fuzz(f, Nodes(c3), "n1", "nodes/*") }
+func FuzzIP(f *testing.F)         { fuzz(f, IPs(c3), "10.244.1.5", "ip/*") }
+func FuzzService(f *testing.F)    { fuzz(f, Services(c3), "default/web", "services/*") }
+func FuzzEndpoint(f *testing.F)   { fuzz(f, Endpoints(c3), "n1/432", "endpoints/*") }
+func FuzzDefinition(f *testing.F) { fuzz(f, Definitions(), "default/web", "definitions/*") }
+func FuzzVIP(f *testing.F)        { fuzz(f, VIPs(), "10.96.0.9", "vips/*") }
+func FuzzOwner(f *testing.F)      { fuzz(f, Owners(), "n1", "owners/*") }
+func FuzzResting(f *testing.F)    { fuzz(f, Restings(c3), "196866", "restings/*") }
+func FuzzToken(f *testing.F) {
+	fuzz(f, Tokens(), "00112233445566778899aabbccddeeff", "tokens/*")
+}
+func FuzzPeer(f *testing.F)          { fuzz(f, Peers(), "west", "peers/*") }
 func FuzzClusterConfig(f *testing.F) { fuzz(f, ClusterConfigs(), "c3", "cluster-config/*") }
 func FuzzMirror(f *testing.F)        { fuzz(f, Mirrors(), "c3", "mirror/*") }
 func FuzzForget(f *testing.F)        { fuzz(f, Forgets(), "c3", "forget/*") }
