@@ -29,6 +29,7 @@ type link struct {
 	net.Conn // with TLS
 	raw      net.Conn
 	user     *user
+	gate     *gate
 	cert     *x509.Certificate
 	expiry   *time.Timer
 	over     sync.Once
@@ -49,6 +50,7 @@ func (l *link) cut() {
 func (l *link) release() {
 	l.over.Do(func() {
 		l.expiry.Stop()
+		l.gate.leave(l)
 		l.user.closeLink()
 	})
 }
@@ -87,7 +89,7 @@ func (h handshake) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 	if !ok || len(info.State.PeerCertificates) == 0 || info.State.PeerCertificates[0].Subject.CommonName == "" {
 		return nil, nil, errors.New("the client's certificate has no name")
 	}
-	l := &link{Conn: conn, raw: raw, cert: info.State.PeerCertificates[0]}
+	l := &link{Conn: conn, raw: raw, gate: &h.gate, cert: info.State.PeerCertificates[0]}
 	l.user = h.users.named(l.cert.Subject.CommonName)
 	if !l.user.openLink() {
 		h.refused.Add(1)
@@ -99,6 +101,10 @@ func (h handshake) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 		l.cut()
 	})
 	close(ready)
+	if err := h.gate.enter(l); err != nil {
+		l.cut()
+		return nil, nil, err
+	}
 	return l, linkInfo{info, l}, nil
 }
 

@@ -52,6 +52,7 @@ type Server struct {
 	users  *users
 	budget *budget
 	files  *files
+	gate   gate
 	member uint64        // id of this replica
 	closed chan struct{} // is closed
 
@@ -74,8 +75,8 @@ func New(cfg Config, client *kvstore.Client, registry prometheus.Registerer, log
 		cfg: cfg, log: log, cache: c, member: memberID(cfg.Cluster, cfg.Name), closed: make(chan struct{}),
 		users:  &users{cluster: cfg.Cluster, limits: cfg.Limits, byName: map[string]*user{}},
 		budget: newBudget(cfg.Limits.Large),
-		files:  &files{cfg: cfg, log: log},
 	}
+	s.files = &files{cfg: cfg, log: log, banned: s.gate.check}
 	close(s.closed)
 	if err := registry.Register(collector{s}); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)

@@ -17,8 +17,9 @@ import (
 // anew, so that they are rotated without a restart; while they cannot be read, because they are being
 // replaced, the last that could be are in force.
 type files struct {
-	cfg Config
-	log *slog.Logger
+	cfg    Config
+	log    *slog.Logger
+	banned func(*x509.Certificate) error // says why a good certificate is refused
 
 	mu   sync.Mutex
 	pair *tls.Certificate // nil: none was read yet
@@ -89,7 +90,7 @@ func latest[T any](f *files, what string, kept **T, read *T, err error) (*T, err
 	return *kept, nil
 }
 
-// verify checks that a client was signed.
+// verify checks that a client was signed, and has not left the mesh.
 func (f *files) verify(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return errors.New("the client shows no certificate")
@@ -102,8 +103,10 @@ func (f *files) verify(cs tls.ConnectionState) error {
 	for _, c := range cs.PeerCertificates[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err = cs.PeerCertificates[0].Verify(x509.VerifyOptions{
+	if _, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
-	return err
+	}); err != nil {
+		return err
+	}
+	return f.banned(cs.PeerCertificates[0])
 }
