@@ -53,6 +53,8 @@ type Config struct {
 	CertFile, KeyFile string // the server's
 	Metrics           string // address:port of the Prometheus metrics; empty: off
 
+	Join Join
+
 	History  cache.History
 	Progress time.Duration // between two notifications of progress to a watch that asked for them
 	Limits   Limits
@@ -76,6 +78,7 @@ func (c Config) turn() time.Duration {
 func DefaultConfig() Config {
 	return Config{
 		MaxClusters: 255,
+		Join:        Join{Mode: modeVXLAN},
 		History:     cache.History{Age: 10 * time.Minute, Revisions: 100_000, Bytes: 256 << 20},
 		Progress:    time.Minute,
 		Limits: Limits{
@@ -123,6 +126,9 @@ func (c Config) Validate() error {
 			add("cluster-id", "%w; clustermesh-dir needs it", err)
 		}
 	}
+	if err := c.Join.validate(); err != nil {
+		errs = append(errs, err)
+	}
 	if c.History.Age <= 0 || c.History.Revisions <= 0 || c.History.Bytes <= 0 {
 		add("history", "age, revisions and bytes must be positive")
 	}
@@ -151,6 +157,7 @@ type configFile struct {
 	Cert             *string    `json:"cert"`
 	Key              *string    `json:"key"`
 	Metrics          *string    `json:"metrics"`
+	Join             *joinFile  `json:"join"`
 	HistoryAge       *string    `json:"history-age"`
 	HistoryRevisions *int       `json:"history-revisions"`
 	HistoryBytes     *int64     `json:"history-bytes"`
@@ -177,6 +184,7 @@ func parseConfig(b []byte) (Config, error) {
 		Name: &c.Name, Cluster: &c.Cluster, Etcd: &c.Etcd, Listen: &c.Listen, Replicas: &c.Replicas,
 		ClusterID: &c.ClusterID, MaxClusters: &c.MaxClusters, MeshDir: &c.MeshDir, StateDir: &c.StateDir,
 		CA: &c.CAFile, Cert: &c.CertFile, Key: &c.KeyFile, Metrics: &c.Metrics,
+		Join:             joinFileOf(&c.Join),
 		HistoryAge:       d.Text("history-age", &c.History.Age),
 		HistoryRevisions: &c.History.Revisions,
 		HistoryBytes:     &c.History.Bytes,

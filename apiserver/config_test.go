@@ -4,6 +4,7 @@
 package apiserver
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,13 @@ max-requests: 3
 max-bytes: 4
 large-bytes: 5
 stuck: 6s
+join:
+  listen: ":32380"
+  endpoints: [east.mesh.example:32380]
+  peer-ca-cert: /etc/weft/peer.crt
+  peer-ca-key: /etc/weft/peer.key
+  mode: native
+  pod-cidrs: [10.1.0.0/16]
 `
 
 func TestConfig_IsReadFromAFile(t *testing.T) {
@@ -65,8 +73,12 @@ func TestConfig_IsReadFromAFile(t *testing.T) {
 		History:  cache.History{Age: 5 * time.Minute, Revisions: 1000, Bytes: 1_000_000},
 		Progress: 30 * time.Second,
 		Limits:   Limits{Connections: 7, Streams: 1, Watches: 2, Requests: 3, Bytes: 4, Large: 5, Stuck: 6 * time.Second},
+		Join: Join{
+			Listen: ":32380", Endpoints: []string{"east.mesh.example:32380"}, Mode: "native",
+			PeerCACert: "/etc/weft/peer.crt", PeerCAKey: "/etc/weft/peer.key", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
+		},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if _, err := ReadConfig(file + ".not"); err == nil || !strings.HasPrefix(err.Error(), "API server configuration: ") {
@@ -103,6 +115,11 @@ func TestConfig_SaysWhatIsWrong(t *testing.T) {
 		{"progress: 30s", "progress: soon", `"soon" is not a duration`},
 		{"stuck: 6s", "stuck: 0s", "limits: "},
 		{"stuck: 6s", "stack: 6s", "stack"},
+		{`listen: ":32380"`, "listen: 32380x", "join: listen: "},
+		{"[east.mesh.example:32380]", "[east.mesh.example]", "join: endpoints: "},
+		{"mode: native", "mode: geneve", "join: mode: "},
+		{"  peer-ca-key: /etc/weft/peer.key\n", "", "join: peer-ca-cert and peer-ca-key"},
+		{"[10.1.0.0/16]", "[10.1.0.1/16]", "join: pod-cidrs: "},
 	} {
 		_, err := parseConfig([]byte(strings.Replace(goodConfig, tt.was, tt.is, 1)))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
