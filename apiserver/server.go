@@ -46,15 +46,16 @@ const (
 
 // Server is one API server.
 type Server struct {
-	cfg    Config
-	log    *slog.Logger
-	cache  *cache.Cache
-	users  *users
-	budget *budget
-	files  *files
-	gate   gate
-	member uint64        // id of this replica
-	closed chan struct{} // is closed
+	cfg     Config
+	log     *slog.Logger
+	cache   *cache.Cache
+	users   *users
+	budget  *budget
+	files   *files
+	gate    gate
+	renewer Renewer       // nil: nobody renews the certificates of peers
+	member  uint64        // id of this replica
+	closed  chan struct{} // is closed
 
 	senders sync.WaitGroup // what goes on for a call beside its handler
 	refused atomic.Uint64  // requests and connections over a limit
@@ -126,6 +127,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	pb.RegisterClusterServer(g, clusterServer{Server: s})
 	pb.RegisterAuthServer(g, authServer{Server: s})
 	pb.RegisterLeaseServer(g, pb.UnimplementedLeaseServer{})
+	g.RegisterService(s.peering(), s)
 	h := health.NewServer()
 	healthpb.RegisterHealthServer(g, h)
 	h.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
