@@ -184,7 +184,7 @@ func podCIDRs(ctx context.Context, c *kvstore.Client, codec schema.Codec[schema.
 // SettingsOf takes what joining needs from the settings of an API server.
 func SettingsOf(cfg apiserver.Config) Settings {
 	s := Settings{
-		Cluster: cfg.Cluster, Mode: cfg.Join.Mode, PodCIDRs: cfg.Join.PodCIDRs,
+		Cluster: cfg.Cluster, ID: cfg.ClusterID, MaxClusters: cfg.MaxClusters, Mode: cfg.Join.Mode, PodCIDRs: cfg.Join.PodCIDRs,
 		CAFile: cfg.CAFile, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile,
 		PeerCAFile: cfg.Join.PeerCACert, PeerCAKeyFile: cfg.Join.PeerCAKey, MeshDir: cfg.MeshDir,
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weft-net/weft/apiserver"
+	"github.com/weft-net/weft/apiserver/join"
 	"github.com/weft-net/weft/apiserver/mirror"
 	"github.com/weft-net/weft/kvstore"
 )
@@ -40,7 +41,12 @@ func buildAPIServer(r *role, file string) error {
 	if err != nil {
 		return err
 	}
-	r.metrics, r.parts = cfg.Metrics, []func(context.Context) error{s.Run}
+	j, err := join.New(join.Config{Settings: join.SettingsOf(cfg), Listen: cfg.Join.Listen, Ban: s.Ban}, client, r.registry, r.log.With("part", "join"))
+	if err != nil {
+		return err
+	}
+	s.RenewBy(j.Renew)
+	r.metrics, r.parts = cfg.Metrics, []func(context.Context) error{s.Run, j.Run}
 	if cfg.MeshDir == "" {
 		return nil
 	}

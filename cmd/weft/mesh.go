@@ -13,7 +13,7 @@ import (
 )
 
 func meshCommand(a *app) *cobra.Command {
-	return group("mesh", "The connected clusters", meshStatus(a), meshForget(a))
+	return group("mesh", "The connected clusters", meshStatus(a), meshToken(a), meshJoin(a), meshPeers(a), meshApprove(a), meshLeave(a), meshForget(a), meshTroubleshoot(a))
 }
 
 func meshStatus(a *app) *cobra.Command {
@@ -58,6 +58,6 @@ func printMesh(a *app, w io.Writer, s *api.StatusResponse) {
 	}
 	if len(s.Remotes) == 0 {
 		printLine(w, mark(api.Health_HEALTH_OFF, a.colored(w)), 0, "no other clusters", "",
-			"", "put an etcd client file named after the cluster into the agent's clustermesh-dir")
+			"", "weft mesh token create there and weft mesh join here; or put an etcd client file named after the cluster into clustermesh-dir")
 	}
 }
