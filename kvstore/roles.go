@@ -140,6 +140,7 @@ func accounts(cfg InitConfig) ([]role, []user) {
 			under(schema.ElectionsPrefix, write),
 			under(schema.DefinitionsPrefix, write), // what a lost store had, put back
 			under(schema.VIPsPrefix, write),
+			under(schema.PeersPrefix, write),
 			under(schema.RestingPrefix, write),
 			under(schema.OwnersPrefix, write), // its own, and those of nodes that are gone for good
 			under(schema.EndpointsPrefix, write),
@@ -154,6 +155,8 @@ func accounts(cfg InitConfig) ([]role, []user) {
 		under(schema.MirrorElectionsPrefix, write),
 		under(schema.MirrorsPrefix, write),
 		under(schema.ForgetPrefix, write),
+		under(schema.TokensPrefix, write),
+		under(schema.PeersPrefix, write),
 	}})
 	users := []user{
 		{UserRoot, []string{roleRoot}},

@@ -63,7 +63,8 @@ func TestRoles_WhatEachMay(t *testing.T) {
 		"weft/v1/elections/operator/1":          "r  rw -  -  -  rw -  r",
 		"weft/v1/mirror/b":                      "r  r  -  -  -  rw -  rw",
 		"weft/v1/forget/b":                      "rw r  -  -  -  rw -  rw",
-		"weft/v1/tokens/1":                      "r  r  -  -  -  rw -  r",
+		"weft/v1/tokens/1":                      "r  r  -  -  -  rw -  rw",
+		"weft/v1/peers/b":                       "r  rw -  -  -  rw -  rw",
 		"weft/v2/epoch":                         "-  -  -  -  -  rw -  -",
 		"other":                                 "-  -  -  -  -  rw -  -",
 	}

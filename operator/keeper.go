@@ -206,6 +206,7 @@ func (k *keeper) ranges() []string {
 	return []string{
 		schema.DefinitionsPrefix, schema.VIPsPrefix,
 		schema.ServicesPrefix + k.cfg.Cluster + "/",
+		schema.PeersPrefix, // who left the mesh must not come back with the store
 	}
 }
 

@@ -105,6 +105,7 @@ func TestKeeper_PutsBackAfterWipe(t *testing.T) {
 	dir := t.TempDir()
 	put(t, c, schema.Definitions(), webKey, web("true"))
 	s.Put(c, exports+"default/web", "exported")
+	s.Put(c, schema.PeersPrefix+"west", "left")
 	k := leader(t, s, c, dir, "gone")
 	s.Delete(c, definition+"gone")
 	turns(t, k, 1) // a deletion, followed
@@ -119,7 +120,9 @@ func TestKeeper_PutsBackAfterWipe(t *testing.T) {
 	k = testKeeper(t, c, dir, "one")
 	elect(t, c, k)
 	turns(t, k, 2)
-	for key, want := range map[string]bool{definition + "web": true, exports + "default/web": true, definition + "gone": false} {
+	for key, want := range map[string]bool{
+		definition + "web": true, exports + "default/web": true, schema.PeersPrefix + "west": true, definition + "gone": false,
+	} {
 		if got := there(t, c, key); got != want {
 			t.Errorf("%s there: %v, want %v", key, got, want)
 		}
