@@ -35,7 +35,8 @@ demo: build ## two clusters on this machine: global service, failover, return (r
 test: ## every test, under the race detector (root; without it privileged tests are skipped)
 	$(GO) vet ./...
 	@$(if $(RACE),,echo "no C compiler: the tests run without the race detector")
-	$(GO) test $(RACE) -p $(ATONCE) -timeout 11m ./...
+# The longest first: the others run beside it.
+	$(GO) test $(RACE) -p $(ATONCE) -timeout 11m ./integration ./...
 
 bench: build ## the benchmark table; ROWS=D1,D3 runs some (root)
 	$(GO) run ./integration/bench -rows '$(ROWS)' -missed $(MISSED)
