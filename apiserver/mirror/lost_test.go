@@ -16,20 +16,13 @@ import (
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
-// copies are the keys that readers of a remote look at.
-var copies = []string{schema.CachePrefix, schema.ClusterConfigPrefix, schema.SyncedPrefix}
-
 // One of two mirrors writes. The other takes over without writing again what stands, and only what the
 // remote has changed meanwhile.
 func TestMirror_StandbyTakesOver(t *testing.T) {
 	t.Parallel()
-	s, far := newSide(t), newRemote(t, "far", 2)
-	far.fill()
-	s.knows("far", far.ClientConfig())
-	one, stop := s.start("one", nil)
-	s.wantCopy(far)
+	s, far, one, stop := newCopied(t)
 	s.says("far", complete)
-	before := s.revisions(copies...)
+	before := s.copies()
 	two, _ := s.start("two", nil)
 	kvstoretest.Eventually(t, func() string {
 		if st := two.Status(); len(st.Remotes) != 1 || st.Remotes[0].Phase != clustermesh.PhaseReady || !one.Leading() || two.Leading() {
@@ -42,7 +35,7 @@ func TestMirror_StandbyTakesOver(t *testing.T) {
 	kept := far.address(2, 8)
 	s.says("far", func(m schema.Mirror) bool { return m.By == "two" && complete(m) })
 	s.wantCopy(far)
-	after := s.revisions(copies...)
+	after := s.copies()
 	delete(after, schema.MirrorPrefix("far", schema.ResourceIPs)+kept[len(schema.IPsPrefix):])
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("written again (-before +after):\n%s", diff)
@@ -95,15 +88,11 @@ func TestMirror_TwoForAMoment(t *testing.T) {
 // What a mirror that died has written stays, on no lease.
 func TestMirror_CrashLeavesTheLastState(t *testing.T) {
 	t.Parallel()
-	s, far := newSide(t), newRemote(t, "far", 2)
-	far.fill()
-	s.knows("far", far.ClientConfig())
-	_, stop := s.start("one", nil)
-	s.wantCopy(far)
+	s, far, _, stop := newCopied(t)
 	last := s.says("far", complete)
-	before := s.revisions(copies...)
+	before := s.copies()
 	stop()
-	for _, prefix := range append(copies, schema.MirrorsPrefix) {
+	for _, prefix := range append(prefixes(), schema.MirrorsPrefix) {
 		l, err := s.client.Etcd().Get(t.Context(), prefix, clientv3.WithPrefix())
 		if err != nil {
 			t.Fatal(err)
@@ -121,7 +110,7 @@ func TestMirror_CrashLeavesTheLastState(t *testing.T) {
 	if row.Connected || row.Complete || row.ID != 2 || row.Confirmed != last.Confirmed || row.Rows != last.Rows {
 		t.Errorf("said of a remote that is away: %+v, before %+v", row, last)
 	}
-	if diff := cmp.Diff(before, s.revisions(copies...)); diff != "" {
+	if diff := cmp.Diff(before, s.copies()); diff != "" {
 		t.Errorf("changed (-before +after):\n%s", diff)
 	}
 }
@@ -130,13 +119,9 @@ func TestMirror_CrashLeavesTheLastState(t *testing.T) {
 // anew, until the hold is over.
 func TestMirror_WritesNothingInHold(t *testing.T) {
 	t.Parallel()
-	s, far := newSide(t), newRemote(t, "far", 2)
-	far.fill()
-	s.knows("far", far.ClientConfig())
-	m, _ := s.start("one", nil)
-	s.wantCopy(far)
+	s, far, m, _ := newCopied(t)
 	s.says("far", complete)
-	before := s.revisions(copies...)
+	before := s.copies()
 	far.Wipe()
 	far.config(`{"id":2,"capabilities":{}}`)
 	far.node(1)
@@ -149,7 +134,7 @@ func TestMirror_WritesNothingInHold(t *testing.T) {
 		}
 		return ""
 	})
-	s.always("the copy stands still", func() bool { return cmp.Equal(before, s.revisions(copies...)) })
+	s.always("the copy stands still", func() bool { return cmp.Equal(before, s.copies()) })
 	if _, _, err := m.mesh.Guards()["far"].Adopt(t.Context(), "a test"); err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +155,7 @@ func TestMirror_RemoteLostWhileNobodyLooked(t *testing.T) {
 			_, stop := s.start(name, nil)
 			s.wantCopy(far)
 			stop()
-			before := s.revisions(copies...)
+			before := s.copies()
 			far.Wipe()
 			far.config(`{"id":2,"capabilities":{}}`)
 			far.node(1)
@@ -179,7 +164,7 @@ func TestMirror_RemoteLostWhileNobodyLooked(t *testing.T) {
 			}
 			m, _ := s.start(name, nil)
 			s.says("far", func(m schema.Mirror) bool { return m.By == name && m.Holding })
-			s.always("the copy stands still", func() bool { return cmp.Equal(before, s.revisions(copies...)) })
+			s.always("the copy stands still", func() bool { return cmp.Equal(before, s.copies()) })
 			if _, _, err := m.mesh.Guards()["far"].Adopt(t.Context(), "a test"); err != nil {
 				t.Fatal(err)
 			}
@@ -191,11 +176,7 @@ func TestMirror_RemoteLostWhileNobodyLooked(t *testing.T) {
 // What a remote deletes while no mirror runs goes at the next start, for it is the same store.
 func TestMirror_DeletedWhileNobodyLooked(t *testing.T) {
 	t.Parallel()
-	s, far := newSide(t), newRemote(t, "far", 2)
-	far.fill()
-	s.knows("far", far.ClientConfig())
-	_, stop := s.start("one", nil)
-	s.wantCopy(far)
+	s, far, _, stop := newCopied(t)
 	s.says("far", complete)
 	stop()
 	far.del(schema.IPsPrefix + "10.2.1.5")
@@ -206,11 +187,7 @@ func TestMirror_DeletedWhileNobodyLooked(t *testing.T) {
 // Our own store comes back empty: the copy is written again, and nothing of the remote is lost.
 func TestMirror_OurStoreIsWiped(t *testing.T) {
 	t.Parallel()
-	s, far := newSide(t), newRemote(t, "far", 2)
-	far.fill()
-	s.knows("far", far.ClientConfig())
-	s.start("one", nil)
-	s.wantCopy(far)
+	s, far, _, _ := newCopied(t)
 	s.Wipe()
 	s.wantCopy(far)
 	s.says("far", func(m schema.Mirror) bool { return m.Connected })
@@ -219,11 +196,7 @@ func TestMirror_OurStoreIsWiped(t *testing.T) {
 // A namespace that a remote deletes goes one row in a revision: readers hold what goes together.
 func TestMirror_DeletesOneByOne(t *testing.T) {
 	t.Parallel()
-	s, far := newSide(t), newRemote(t, "far", 2)
-	far.fill()
-	s.knows("far", far.ClientConfig())
-	s.start("one", nil)
-	s.wantCopy(far)
+	s, far, _, _ := newCopied(t)
 	s.says("far", complete)
 	watch := s.client.Etcd().Watch(t.Context(), schema.CachePrefix, clientv3.WithPrefix(), clientv3.WithRev(1))
 	far.Commit(far.client, clientv3.OpDelete(schema.IPsPrefix+"10.2.1.5"), clientv3.OpDelete(schema.IPsPrefix+"10.2.1.6"))

@@ -79,6 +79,28 @@ func (s *side) start(name string, change func(*Config)) (m *Mirror, stop func())
 	return m, kvstoretest.Go(s.t, m.Run)
 }
 
+// newCopied is a side whose mirror, "one", has copied a remote.
+func newCopied(t *testing.T) (s *side, far *remote, m *Mirror, stop func()) {
+	t.Helper()
+	s, far = newSide(t), newRemote(t, "far", 2)
+	far.fill()
+	s.knows("far", far.ClientConfig())
+	m, stop = s.start("one", nil)
+	s.wantCopy(far)
+	return s, far, m, stop
+}
+
+// prefixes are those that readers of a remote look at.
+func prefixes() []string {
+	return []string{schema.CachePrefix, schema.ClusterConfigPrefix, schema.SyncedPrefix}
+}
+
+// copies are the mod revisions of what readers of a remote look at.
+func (s *side) copies() map[string]int64 {
+	s.t.Helper()
+	return s.revisions(prefixes()...)
+}
+
 // knows writes the client file of a remote, or removes it.
 func (s *side) knows(name string, cfg kvstore.Config) {
 	s.t.Helper()

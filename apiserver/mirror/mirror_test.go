@@ -54,11 +54,7 @@ func TestMirror_CopiesAndFollows(t *testing.T) {
 // What a remote may not say is not copied, and what it said before stays.
 func TestMirror_RemoteSpeaksForItselfOnly(t *testing.T) {
 	t.Parallel()
-	s, far := newSide(t), newRemote(t, "far", 2)
-	far.fill()
-	s.knows("far", far.ClientConfig())
-	m, _ := s.start("one", nil)
-	s.wantCopy(far)
+	s, far, m, _ := newCopied(t)
 	want := far.copied()
 	far.put(schema.NodesPrefix+"other/n1", want[schema.MirrorPrefix("far", schema.ResourceNodes)+"n1"])
 	far.put(schema.ServicesPrefix+"own/default/web", "{}")
@@ -120,11 +116,7 @@ func TestMirror_EndpointSlices(t *testing.T) {
 // A remote that calls itself by another id begins anew: nothing of the one stands beside the other.
 func TestMirror_RemoteChangesItsID(t *testing.T) {
 	t.Parallel()
-	s, far := newSide(t), newRemote(t, "far", 2)
-	far.fill()
-	s.knows("far", far.ClientConfig())
-	s.start("one", nil)
-	s.wantCopy(far)
+	s, far, _, _ := newCopied(t)
 	far.Commit(far.client, clientv3.OpDelete(schema.StatePrefix, clientv3.WithPrefix()))
 	far.id = 3
 	far.config(`{"id":3,"capabilities":{}}`)

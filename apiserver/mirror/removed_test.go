@@ -78,15 +78,11 @@ func TestMirror_RemovedWhileNoMirrorRan(t *testing.T) {
 // A directory that is empty from the start, or that is not there, may be a mount that failed.
 func TestMirror_EmptyDirectoryTakesNothing(t *testing.T) {
 	t.Parallel()
-	s, far := newSide(t), newRemote(t, "far", 2)
-	far.fill()
-	s.knows("far", far.ClientConfig())
-	_, stop := s.start("one", nil)
-	s.wantCopy(far)
+	s, _, _, stop := newCopied(t)
 	s.says("far", complete)
 	stop()
 	s.knowsNot("far")
-	before := s.revisions(copies...)
+	before := s.copies()
 	none := func(cfg *Config) { cfg.Grace = time.Nanosecond }
 	m, stop := s.start("one", none)
 	kvstoretest.Eventually(t, func() string {
@@ -96,13 +92,13 @@ func TestMirror_EmptyDirectoryTakesNothing(t *testing.T) {
 		return ""
 	})
 	s.says("far", func(m schema.Mirror) bool { return !m.Connected && strings.Contains(m.Reason, "mount that failed") })
-	s.always("nothing goes", func() bool { return cmp.Equal(before, s.revisions(copies...)) })
+	s.always("nothing goes", func() bool { return cmp.Equal(before, s.copies()) })
 	stop()
 	if err := os.Remove(s.dir); err != nil {
 		t.Fatal(err)
 	}
 	_, stop = s.start("one", none)
-	s.always("nothing goes without a directory", func() bool { return cmp.Equal(before, s.revisions(copies...)) })
+	s.always("nothing goes without a directory", func() bool { return cmp.Equal(before, s.copies()) })
 	stop()
 	// A person may say that it was on purpose.
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
@@ -119,11 +115,7 @@ func TestMirror_EmptyDirectoryTakesNothing(t *testing.T) {
 // mirror; one that is connected is not forgotten.
 func TestMirror_Forget(t *testing.T) {
 	t.Parallel()
-	s, far := newSide(t), newRemote(t, "far", 2)
-	far.fill()
-	s.knows("far", far.ClientConfig())
-	one, stop := s.start("one", nil)
-	s.wantCopy(far)
+	s, far, one, stop := newCopied(t)
 	two, _ := s.start("two", nil)
 	kvstoretest.Eventually(t, func() string {
 		if st := two.Status(); len(st.Remotes) != 1 || st.Remotes[0].Phase != clustermesh.PhaseReady {
