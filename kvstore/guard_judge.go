@@ -36,7 +36,14 @@ func (g *Guard) judge(ctx context.Context, f *follower, next lineage, broken boo
 		// Nothing was ever seen that could be missed; the revision is looked at all the same.
 		found = ContinuityProven
 		if next.revision < known.revision && mine == 0 {
-			found = ContinuityBroken
+			// Or the list was made before another follower's, and is judged after it: ask once more.
+			_, id, newest, err := readEpoch(ctx, f.c)
+			if err != nil {
+				return "", 0, err
+			}
+			if id != 0 && newest < known.revision {
+				found = ContinuityBroken
+			}
 		}
 	default:
 		if generation > generationOnDisk {
