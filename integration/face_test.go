@@ -6,10 +6,7 @@ package integration
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"github.com/weft-net/weft/internal/loopback"
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/kvstoretest"
 )
@@ -68,7 +66,7 @@ func newFace(t *testing.T, replicas int) *face {
 	for i := range replicas {
 		name := fmt.Sprintf("east-%d", i+1)
 		f.replicas = append(f.replicas, &replica{
-			f: f, name: name, address: freePort(t), metrics: freePort(t),
+			f: f, name: name, address: loopback.Free(t), metrics: loopback.Free(t),
 			config: filepath.Join(f.dir, name+".yaml"), log: filepath.Join(f.dir, name+".log"),
 		})
 	}
@@ -218,22 +216,5 @@ func (f *face) noRaces() {
 				f.t.Fatalf("%s: %s", r.name, b)
 			}
 		}
-	}
-}
-
-// freePort is an address of the loopback below the ports that connections begin at, so that nobody
-// gets it while a server that had it is down.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.N(22000)))
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return l.Addr().String()
 	}
 }

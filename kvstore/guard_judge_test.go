@@ -4,40 +4,20 @@
 package kvstore
 
 import (
-	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
-	"syscall"
 	"testing"
 
+	"github.com/weft-net/weft/internal/loopback"
 	"github.com/weft-net/weft/kvstore/embedded"
 )
-
-// freeURL is one below the ports that connections begin at. The package's helpers for tests import it.
-func freeURL(t *testing.T) string {
-	t.Helper()
-	for {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.N(22000)))
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return "http://" + l.Addr().String()
-	}
-}
 
 // TestGuard_ListJudgedLate: in a store that is empty yet, a list that was made before another one's and
 // is judged after it is of the same store. One that is behind what was seen is not.
 func TestGuard_ListJudgedLate(t *testing.T) {
 	t.Parallel()
 	s, err := embedded.Start(t.Context(), embedded.Config{
-		Dir: filepath.Join(t.TempDir(), "etcd"), ClientURL: freeURL(t), UnsafeNoFsync: true,
+		Dir: filepath.Join(t.TempDir(), "etcd"), ClientURL: "http://" + loopback.Free(t), UnsafeNoFsync: true,
 	})
 	if err != nil {
 		t.Fatal(err)

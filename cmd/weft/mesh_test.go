@@ -6,20 +6,17 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/weft-net/weft/apiserver/trust"
+	"github.com/weft-net/weft/internal/loopback"
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/kvstoretest"
 	"github.com/weft-net/weft/kvstore/schema"
@@ -61,7 +58,7 @@ func newMeshSide(t *testing.T, name string, id uint32) meshSide {
 	cert, keyFile := filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
 	fail(trust.WritePair(cert, keyFile, chain, key))
 	peerCert, peerKey := d.Files(trust.RolePeer)
-	etcdFile, listen, door := filepath.Join(dir, "etcd.yaml"), loopback(t), loopback(t)
+	etcdFile, listen, door := filepath.Join(dir, "etcd.yaml"), loopback.Free(t), loopback.Free(t)
 	fail(os.WriteFile(etcdFile, []byte("endpoints: ["+etcd.Endpoint()+"]\n"), 0o600))
 	s := meshSide{name, filepath.Join(dir, "apiserver.yaml"), client}
 	fail(os.WriteFile(s.config, fmt.Appendf(nil, `
@@ -82,22 +79,6 @@ join: {listen: "%[8]s", endpoints: ["%[8]s"], peer-ca-cert: %[9]s, peer-ca-key: 
 		return err
 	})
 	return s
-}
-
-// loopback is an address below the ports that connections begin at: nobody gets it while nobody listens.
-func loopback(t *testing.T) string {
-	t.Helper()
-	for {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.N(22000)))
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return l.Addr().String()
-	}
 }
 
 // run runs a command on that side and returns what it prints.

@@ -13,6 +13,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/weft-net/weft/internal/loopback"
 )
 
 // startThree runs a cluster of three members until the test ends.
@@ -20,7 +22,7 @@ func startThree(t *testing.T) []*Server {
 	t.Helper()
 	cluster := map[string]string{}
 	for i := range 3 {
-		cluster[fmt.Sprintf("m%d", i)] = freeURL(t)
+		cluster[fmt.Sprintf("m%d", i)] = "http://" + loopback.Free(t)
 	}
 	out := make([]*Server, 3)
 	t.Cleanup(func() {
@@ -34,7 +36,7 @@ func startThree(t *testing.T) []*Server {
 	for i := range out {
 		name := fmt.Sprintf("m%d", i)
 		cfg := Config{
-			Name: name, Dir: filepath.Join(t.TempDir(), name), ClientURL: freeURL(t), PeerURL: cluster[name],
+			Name: name, Dir: filepath.Join(t.TempDir(), name), ClientURL: "http://" + loopback.Free(t), PeerURL: cluster[name],
 			Cluster: cluster, UnsafeNoFsync: true,
 		}
 		g.Go(func() (err error) {
@@ -163,7 +165,7 @@ func TestServer_MemberReplaced(t *testing.T) {
 
 func TestStart_NotOfTheCluster(t *testing.T) {
 	_, err := Start(t.Context(), Config{
-		Name: "m9", Dir: t.TempDir(), ClientURL: freeURL(t), PeerURL: "http://127.0.0.1:1",
+		Name: "m9", Dir: t.TempDir(), ClientURL: "http://" + loopback.Free(t), PeerURL: "http://127.0.0.1:1",
 		Cluster: map[string]string{"m1": "http://127.0.0.1:1"},
 	})
 	if want := "is not one of the cluster's"; err == nil || !strings.Contains(err.Error(), want) {

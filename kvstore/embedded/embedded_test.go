@@ -5,18 +5,16 @@ package embedded
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"math/rand/v2"
 	"net"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+
+	"github.com/weft-net/weft/internal/loopback"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(patient{m}) }
@@ -32,23 +30,6 @@ func (p patient) Run() int {
 	return code
 }
 
-// freeURL is one below the ports that connections begin at: nobody gets it while a server that had it
-// is down.
-func freeURL(t *testing.T) string {
-	t.Helper()
-	for {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.N(22000)))
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return fmt.Sprintf("http://%s", l.Addr())
-	}
-}
-
 func dial(t *testing.T, url string) *clientv3.Client {
 	t.Helper()
 	c, err := clientv3.New(clientv3.Config{Endpoints: []string{url}, Logger: zap.NewNop()})
@@ -60,7 +41,7 @@ func dial(t *testing.T, url string) *clientv3.Client {
 
 func TestServer_RestartKeepsData(t *testing.T) {
 	ctx := t.Context()
-	s, err := Start(ctx, Config{Dir: t.TempDir(), ClientURL: freeURL(t), UnsafeNoFsync: true})
+	s, err := Start(ctx, Config{Dir: t.TempDir(), ClientURL: "http://" + loopback.Free(t), UnsafeNoFsync: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +74,7 @@ func TestServer_RestartKeepsData(t *testing.T) {
 
 func TestServer_WipedHasSameClusterID(t *testing.T) {
 	ctx := t.Context()
-	s, err := Start(ctx, Config{Dir: t.TempDir(), ClientURL: freeURL(t), UnsafeNoFsync: true})
+	s, err := Start(ctx, Config{Dir: t.TempDir(), ClientURL: "http://" + loopback.Free(t), UnsafeNoFsync: true})
 	if err != nil {
 		t.Fatal(err)
 	}

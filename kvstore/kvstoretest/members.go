@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/weft-net/weft/internal/loopback"
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/embedded"
 )
@@ -30,7 +31,7 @@ func StartMembers(t testing.TB, n int, opts Options) *Members {
 	t.Helper()
 	cluster := map[string]string{}
 	for i := range n {
-		cluster[fmt.Sprintf("m%d", i)] = "http://" + freeAddress(t)
+		cluster[fmt.Sprintf("m%d", i)] = "http://" + loopback.Free(t)
 	}
 	m := &Members{t: t, all: make([]*embedded.Server, n), alive: make([]bool, n)}
 	t.Cleanup(func() {
@@ -44,7 +45,7 @@ func StartMembers(t testing.TB, n int, opts Options) *Members {
 	for i := range m.all {
 		name := fmt.Sprintf("m%d", i)
 		cfg := embedded.Config{
-			Name: name, Dir: filepath.Join(t.TempDir(), name), ClientURL: "http://" + freeAddress(t),
+			Name: name, Dir: filepath.Join(t.TempDir(), name), ClientURL: "http://" + loopback.Free(t),
 			PeerURL: cluster[name], Cluster: cluster, UnsafeNoFsync: true, QuotaBytes: opts.QuotaBytes,
 		}
 		g.Go(func() (err error) {

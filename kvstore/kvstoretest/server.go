@@ -11,11 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/weft-net/weft/internal/loopback"
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/embedded"
 )
@@ -56,7 +54,7 @@ type Server struct {
 // Start runs an etcd until the test ends.
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
-	addr := freeAddress(t)
+	addr := loopback.Free(t)
 	cfg := embedded.Config{
 		Dir:           filepath.Join(t.TempDir(), "etcd"),
 		ClientURL:     "http://" + addr,
@@ -305,21 +303,4 @@ func Go(t testing.TB, run func(context.Context) error) (stop func()) {
 	}
 	t.Cleanup(stop)
 	return stop
-}
-
-// freeAddress is an address below the ports that connections begin at: nobody gets it while a server
-// that had it is down.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	for {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.N(22000)))
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return l.Addr().String()
-	}
 }
