@@ -15,14 +15,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// running runs a manager until the function it returns is called.
+func running(t *testing.T, m *Manager) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- m.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestManager_WaitsForIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel()
 		k.failIdentity = errors.New("store is away")
 		m := newManager(t, t.TempDir(), k)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- m.Run(ctx) }()
+		ctx := t.Context()
+		defer running(t, m)()
 		e, err := m.Add(ctx, spec("web", "k8s:app=web"))
 		if err != nil || e.State() != "waiting-for-identity" || !strings.Contains(e.Reason, "store is away") {
 			t.Errorf("got %s %q %v", e.State(), e.Reason, err)
@@ -36,10 +48,6 @@ func TestManager_WaitsForIdentity(t *testing.T) {
 		if got := view(m, k)["published"]; !slices.Equal(got, []string{"a1/1 65536 ready"}) {
 			t.Errorf("published %v", got)
 		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
 	})
 }
 
@@ -47,9 +55,8 @@ func TestManager_FailedDeleteIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel()
 		m := newManager(t, t.TempDir(), k)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- m.Run(ctx) }()
+		ctx := t.Context()
+		defer running(t, m)()
 		if _, err := m.Add(ctx, spec("web")); err != nil {
 			t.Fatal(err)
 		}
@@ -66,8 +73,6 @@ func TestManager_FailedDeleteIsRetried(t *testing.T) {
 		if d := cmp.Diff(map[string][]string{}, view(m, k)); d != "" {
 			t.Errorf("left behind: %s", d)
 		}
-		cancel()
-		<-done
 	})
 }
 
@@ -75,9 +80,8 @@ func TestManager_DeviceGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel()
 		m := newManager(t, t.TempDir(), k)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- m.Run(ctx) }()
+		ctx := t.Context()
+		defer running(t, m)()
 		if _, err := m.Add(ctx, spec("web")); err != nil {
 			t.Fatal(err)
 		}
@@ -87,8 +91,6 @@ func TestManager_DeviceGone(t *testing.T) {
 		if d := cmp.Diff(map[string][]string{}, view(m, k)); d != "" {
 			t.Errorf("left behind: %s", d)
 		}
-		cancel()
-		<-done
 	})
 }
 

@@ -90,6 +90,20 @@ func newCopied(t *testing.T) (s *side, far *remote, m *Mirror, stop func()) {
 	return s, far, m, stop
 }
 
+// newCopiedPair is a side that copied two filled remotes.
+func newCopiedPair(t *testing.T) (s *side, far, near *remote, stop func()) {
+	t.Helper()
+	s, far, near = newSide(t), newRemote(t, "far", 2), newRemote(t, "near", 3)
+	for _, r := range []*remote{far, near} {
+		r.fill()
+		s.knows(r.name, r.ClientConfig())
+	}
+	_, stop = s.start("one", nil)
+	s.wantCopy(far)
+	s.wantCopy(near)
+	return s, far, near, stop
+}
+
 // prefixes are those that readers of a remote look at.
 func prefixes() []string {
 	return []string{schema.CachePrefix, schema.ClusterConfigPrefix, schema.SyncedPrefix}

@@ -20,14 +20,7 @@ import (
 // A remote whose file was removed goes after the grace, and not before; its neighbour stays.
 func TestMirror_RemovedGoesAfterTheGrace(t *testing.T) {
 	t.Parallel()
-	s, far, near := newSide(t), newRemote(t, "far", 2), newRemote(t, "near", 3)
-	far.fill()
-	near.fill()
-	s.knows("far", far.ClientConfig())
-	s.knows("near", near.ClientConfig())
-	_, stop := s.start("one", nil)
-	s.wantCopy(far)
-	s.wantCopy(near)
+	s, far, near, stop := newCopiedPair(t)
 	before := s.revisions(schema.MirrorPrefix("far", schema.ResourceIPs), schema.SyncedPrefix, schema.ClusterConfigPrefix)
 	s.knowsNot("far")
 	s.says("far", func(m schema.Mirror) bool { return !m.Removed.IsZero() && !m.Connected })
@@ -52,14 +45,7 @@ func TestMirror_RemovedGoesAfterTheGrace(t *testing.T) {
 // A remote that is away and was removed while no mirror ran goes all the same.
 func TestMirror_RemovedWhileNoMirrorRan(t *testing.T) {
 	t.Parallel()
-	s, far, near := newSide(t), newRemote(t, "far", 2), newRemote(t, "near", 3)
-	far.fill()
-	near.fill()
-	s.knows("far", far.ClientConfig())
-	s.knows("near", near.ClientConfig())
-	_, stop := s.start("one", nil)
-	s.wantCopy(far)
-	s.wantCopy(near)
+	s, far, near, stop := newCopiedPair(t)
 	stop()
 	far.Kill()
 	s.knowsNot("far")
