@@ -59,9 +59,14 @@ func (d *Dir) create(cluster string, root *Authority) error {
 // Open returns a directory that Create has made. A rotation that a crash cut off goes on.
 func Open(path string) (*Dir, error) {
 	d := &Dir{path: path}
-	if d.cutOff() {
+	if d.has(currentDir) {
+		return d, nil
+	}
+	// Between its two steps a Switch has authorities under two other names: a crash cut it off, or another
+	// process is at it, and has done it once we are alone.
+	if d.has(oldDir) {
 		if err := d.alone(func() error {
-			if !d.cutOff() { // it was not a crash: another process was between two steps
+			if !d.cutOff() {
 				return nil
 			}
 			return d.moveNext()
