@@ -59,11 +59,13 @@ type GC struct {
 	log     *slog.Logger
 
 	// Owned by Round: master keys found without a reference in the last round, with their
-	// revisions.
+	// revisions; and when the numbers at rest were read.
 	candidates map[string]int64
+	restsRead  time.Time
 
 	mu    sync.Mutex
 	stats GCStats
+	rests map[string]rest // by key; nil: they have to be read
 }
 
 // GCStats is what a GC has done and seen.
@@ -160,6 +162,7 @@ func (g *GC) round(ctx context.Context) error {
 		g.candidates = nil // it takes two rounds again afterwards
 		g.mu.Lock()
 		g.stats.Held++
+		g.rests = nil
 		g.mu.Unlock()
 		return nil
 	}
@@ -267,33 +270,36 @@ func (g *GC) remove(ctx context.Context, due []master) error {
 }
 
 func (g *GC) removeBatch(ctx context.Context, batch []master) error {
-	ops := make([]clientv3.Op, len(batch))
+	ops, now := make([]clientv3.Op, len(batch)), time.Now()
 	for i, m := range batch {
-		op, err := g.removal(m)
+		op, err := g.removal(m, now)
 		if err != nil {
 			return err
 		}
 		ops[i] = op
 	}
 	resp, err := g.commit(ctx, ops...)
-	if err != nil {
-		return fmt.Errorf("remove numbers: %w", err)
-	}
-	n := uint64(0)
-	for i := range batch {
-		if resp.Responses[i].GetResponseTxn().Succeeded {
-			n++
-		}
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.stats.Removed += n
+	if err != nil {
+		g.rests = nil // some may rest now
+		return fmt.Errorf("remove numbers: %w", err)
+	}
+	for i, m := range batch {
+		if !resp.Responses[i].GetResponseTxn().Succeeded {
+			continue
+		}
+		g.stats.Removed++
+		if g.rests != nil {
+			g.rests[restingKey(m.id)] = rest{resp.Header.Revision, now}
+		}
+	}
 	return nil
 }
 
 // removal is the transaction that removes one master.
-func (g *GC) removal(m master) (clientv3.Op, error) {
-	rest, err := g.resting.Encode(schema.IdentityKey{ID: uint32(m.id)}, schema.Resting{Freed: time.Now(), Labels: m.labels})
+func (g *GC) removal(m master, now time.Time) (clientv3.Op, error) {
+	row, err := g.resting.Encode(schema.IdentityKey{ID: uint32(m.id)}, schema.Resting{Freed: now, Labels: m.labels})
 	if err != nil {
 		return clientv3.Op{}, err
 	}
@@ -312,80 +318,8 @@ func (g *GC) removal(m master) (clientv3.Op, error) {
 	}
 	return clientv3.OpTxn(cmps, []clientv3.Op{
 		clientv3.OpDelete(m.key),
-		clientv3.OpPut(restingKey(m.id), string(rest)),
+		clientv3.OpPut(restingKey(m.id), string(row)),
 	}, nil), nil
-}
-
-// wakeResting ends the rest of numbers that have rested long enough.
-func (g *GC) wakeResting(ctx context.Context) error {
-	l, err := g.client.List(ctx, g.resting.Prefix, kvstore.ListOptions{})
-	if err != nil {
-		return err
-	}
-	left := len(l.KVs)
-	defer func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.stats.Resting = left
-	}()
-	if g.cfg.Away != nil && g.cfg.Away() {
-		return nil
-	}
-	var ops []clientv3.Op
-	flush := func() error {
-		if len(ops) == 0 {
-			return nil
-		}
-		if err := g.limit.WaitN(ctx, len(ops)); err != nil {
-			return err
-		}
-		if _, err := g.commit(ctx, ops...); err != nil {
-			return fmt.Errorf("end the rest of numbers: %w", err)
-		}
-		left -= len(ops)
-		ops = ops[:0]
-		return nil
-	}
-	for _, kv := range l.KVs {
-		k, err := g.resting.ParseKey(kv.Key[len(g.resting.Prefix):])
-		if err != nil {
-			continue
-		}
-		r, err := g.resting.Decode(k, kv.Value)
-		if err != nil {
-			// Nobody knows since when it rests: it begins now.
-			g.log.Warn("resting number is not readable and begins its rest anew", "identity", k.ID, "error", err)
-			if err := g.restAnew(ctx, k, kv); err != nil {
-				return err
-			}
-			continue
-		}
-		if time.Since(r.Freed) < g.cfg.Rest {
-			continue
-		}
-		ops = append(ops, clientv3.OpTxn(
-			[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(kv.Key), "=", kv.ModRevision)},
-			[]clientv3.Op{clientv3.OpDelete(kv.Key)}, nil,
-		))
-		if len(ops) == gcBatch {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-	return flush()
-}
-
-// restAnew writes a resting row with the present time over one that cannot be read.
-func (g *GC) restAnew(ctx context.Context, k schema.IdentityKey, kv kvstore.KV) error {
-	b, err := g.resting.Encode(k, schema.Resting{Freed: time.Now()})
-	if err != nil {
-		return err
-	}
-	_, err = g.commit(ctx, clientv3.OpTxn(
-		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(kv.Key), "=", kv.ModRevision)},
-		[]clientv3.Op{clientv3.OpPut(kv.Key, string(b))}, nil))
-	return err
 }
 
 // commit sends a transaction behind the fence.

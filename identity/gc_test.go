@@ -141,6 +141,42 @@ func TestGC_RestOfNumbers(t *testing.T) {
 	}
 }
 
+// What a collector knows of numbers at rest it does not read again, and what it does not know, or has
+// wrong, it does not remove.
+func TestGC_RestIsRemembered(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	c := s.Client()
+	g := newGC(t, c, GCConfig{})
+	resting := func(want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(append([]string{}, want...), tails(t, c, schema.RestingPrefix)); diff != "" {
+			t.Fatalf("at rest (-want +got):\n%s", diff)
+		}
+	}
+	s.Put(c, schema.IdentityIDsPrefix+"200001", "k8s:unused;")
+	s.Put(c, schema.IdentityIDsPrefix+"200002", "k8s:unused-too;")
+	round(t, g)
+	round(t, g)
+	resting("200001", "200002")
+	// By hand: one that began earlier than is remembered, and one of which nothing is.
+	long := fmt.Sprintf(`{"freed":%q}`, time.Now().Add(-time.Hour).UTC().Format(time.RFC3339))
+	s.Put(c, schema.RestingPrefix+"200002", long)
+	s.Put(c, schema.RestingPrefix+"200003", long)
+	g.cfg.Rest = time.Minute
+	round(t, g)
+	resting("200001", "200002", "200003")
+	g.cfg.Rest = time.Nanosecond
+	round(t, g)
+	resting("200002", "200003")
+	if st := g.Stats(); st.Resting != 0 {
+		t.Errorf("got %+v", st)
+	}
+	// It was wrong, so all are read again.
+	g.cfg.Rest = time.Minute
+	round(t, g)
+	resting()
+}
+
 // Collection and allocation at once: no number in use is ever removed, and a freed one does not
 // come back while it rests.
 func TestGC_AmongAllocations(t *testing.T) {
