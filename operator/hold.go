@@ -114,17 +114,11 @@ func (k *keeper) endHold(v view, now time.Time) {
 	held, _ := k.hold()
 	k.show(k.anyHold(), false, 0)
 	if !held {
-		m.Nodes = len(v.nodes)
+		m.Nodes, m.Names = len(v.nodes), v.nodes
 		return
 	}
 	m.HoldLeft = max(0, m.HoldLeft-passed)
-	total, spoke := max(m.Nodes, len(v.nodes)), 0
-	for node := range v.nodes {
-		if v.confirming[node] {
-			spoke++
-		}
-	}
-	silent := total - spoke
+	total, silent := m.waited(v)
 	adopted := k.adopts(v)
 	if adopted {
 		for key := range m.Held {
@@ -133,7 +127,7 @@ func (k *keeper) endHold(v view, now time.Time) {
 		m.Held = nil
 	}
 	stuck := m.HoldLeft == 0 && (silent > 2 && 5*silent > total || silent >= 2 && silent == total)
-	over := adopted || len(m.Held) == 0 && (total > 0 && silent == 0 || m.HoldLeft == 0 && !stuck)
+	over := adopted || len(m.Held) == 0 && (max(total, m.Nodes) > 0 && silent == 0 || m.HoldLeft == 0 && !stuck)
 	if !over {
 		k.show(true, stuck, silent)
 		if stuck && !k.stuck {
@@ -147,6 +141,27 @@ func (k *keeper) endHold(v view, now time.Time) {
 	k.setHolding(false)
 	k.show(k.anyHold(), false, 0)
 	k.log.Info("hold ended", "adopted", adopted, "silent", silent, "nodes", total)
+}
+
+// waited counts the nodes that a hold waits for, and those of them that have not said that their rows
+// stand in the store of this epoch. One that has left in order is not waited for.
+func (m *memory) waited(v view) (total, silent int) {
+	total = len(v.nodes)
+	for node := range v.nodes {
+		if !v.confirming[node] {
+			silent++
+		}
+	}
+	absent := max(0, m.Nodes-total)
+	if m.Names != nil {
+		absent = 0
+		for node := range m.Names {
+			if !v.nodes[node] && !v.left[node] {
+				absent++
+			}
+		}
+	}
+	return total + absent, silent + absent
 }
 
 // show shows what the keeper holds, or the guard of what exports are made of: either keeps numbers

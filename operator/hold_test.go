@@ -241,6 +241,66 @@ func TestKeeper_HoldEndsWithItsTime(t *testing.T) {
 	}
 }
 
+// A node that leaves in order while the keeper holds is waited for no longer; one whose row is only
+// missing is, be there another one instead.
+func TestKeeper_HoldDoesNotWaitForNodesThatLeft(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	c := s.Client()
+	k, epoch := holdNodes(t, s, c)
+	for _, node := range []string{"n0", "n1", "new"} {
+		s.Put(c, schema.NodesPrefix+"east/"+node, "{}")
+		put(t, c, schema.Owners(), node, schema.Owner{Epoch: epoch, Complete: true})
+	}
+	holding := func(want bool, silent float64) {
+		t.Helper()
+		turns(t, k, 1)
+		if held, _ := k.hold(); held != want || testutil.ToFloat64(k.metrics.silent) != silent {
+			t.Fatalf("holding %v, %v silent; want %v, %v", held, testutil.ToFloat64(k.metrics.silent), want, silent)
+		}
+	}
+	holding(true, 1)
+	s.Put(c, schema.NodesPrefix+"east/n2", "{}")
+	holding(true, 1)
+	leave(t, c, "n1") // what it said before is its last word now
+	holding(true, 1)
+	// Over a restart of the operator too.
+	b, err := encodeMemory(k.mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k.mem, err = decodeMemory(b); err != nil {
+		t.Fatal(err)
+	}
+	leave(t, c, "n2")
+	holding(false, 0)
+}
+
+// All nodes leave.
+func TestKeeper_HoldEndsWhenAllHaveLeft(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	c := s.Client()
+	k, _ := holdNodes(t, s, c)
+	for n := range 3 {
+		s.Put(c, fmt.Sprintf("%seast/n%d", schema.NodesPrefix, n), "{}")
+		turns(t, k, 1)
+		if held, _ := k.hold(); !held {
+			t.Fatalf("ended before n%d has left", n)
+		}
+		leave(t, c, fmt.Sprintf("n%d", n))
+	}
+	turns(t, k, 1)
+	if held, _ := k.hold(); held {
+		t.Errorf("%v nodes are waited for", testutil.ToFloat64(k.metrics.silent))
+	}
+}
+
+func leave(t *testing.T, c *kvstore.Client, node string) {
+	t.Helper()
+	if _, err := kvstore.Leave(t.Context(), c, kvstore.LeaveConfig{Node: node}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Endpoints go all at once, by hand: other clusters keep the backends.
 func TestOperator_ExportsOutliveEndpointsDeletedByHand(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{})

@@ -199,6 +199,7 @@ type view struct {
 	rows       map[string]int64 // of the cluster: key → mod revision
 	nodes      map[string]bool
 	confirming map[string]bool // nodes whose owners row speaks of this epoch
+	left       map[string]bool // those of them whose row was their last word
 }
 
 // ranges are the rows of the cluster that are kept.
@@ -229,7 +230,7 @@ func (k *keeper) look(ctx context.Context) (view, error) {
 	}
 	v := view{
 		clusterID: res.Header.ClusterId, revision: res.Header.Revision,
-		rows: map[string]int64{}, nodes: map[string]bool{}, confirming: map[string]bool{},
+		rows: map[string]int64{}, nodes: map[string]bool{}, confirming: map[string]bool{}, left: map[string]bool{},
 	}
 	for i, r := range res.Responses {
 		for _, kv := range r.GetResponseRange().Kvs {
@@ -250,6 +251,7 @@ func (k *keeper) look(ctx context.Context) (view, error) {
 				o, err := schema.Owners().Decode(name, kv.Value)
 				epoch, eerr := schema.DecodeEpoch(v.epoch.Value)
 				v.confirming[name] = err == nil && eerr == nil && o.Complete && o.Epoch == epoch.ID && kv.ModRevision > v.epoch.ModRevision
+				v.left[name] = v.confirming[name] && o.Left
 			default:
 				v.rows[key] = kv.ModRevision
 			}

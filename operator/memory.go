@@ -32,8 +32,10 @@ type memory struct {
 	Rows    map[string][]byte `json:"rows"`
 	// Held are keys of Rows that the store lacks without a deletion that somebody meant.
 	Held map[string]bool `json:"held,omitempty"`
-	// Nodes is how many node rows the cluster had.
-	Nodes int `json:"nodes"`
+	// Nodes is how many node rows the cluster had, Names of which nodes. A copy of an older version has
+	// no names.
+	Nodes int             `json:"nodes"`
+	Names map[string]bool `json:"node-names,omitempty"`
 	// HoldLeft is how long the hold lasts while the store answers; zero: there is none, or its time is
 	// over. HeldAt is the revision at which it was seen what is missing.
 	HoldLeft time.Duration `json:"hold-left,omitzero"`
