@@ -64,7 +64,7 @@ type count struct {
 // maxCounts bounds how many are asked in one transaction; etcd takes 128 operations.
 const maxCounts = 100
 
-// counts asks the store.
+// counts asks the store, see ask.
 func (g *Guard) counts(ctx context.Context, c *Client, asked []count) ([]int64, error) {
 	out := make([]int64, 0, len(asked))
 	for from := 0; from < len(asked); from += maxCounts {
@@ -76,7 +76,7 @@ func (g *Guard) counts(ctx context.Context, c *Client, asked []count) ([]int64, 
 			}
 			ops = append(ops, clientv3.OpGet(a.key, o...))
 		}
-		resp, err := c.Txn(ctx).Then(ops...).Commit()
+		resp, err := g.ask(ctx, c, ops)
 		if err != nil {
 			return nil, err
 		}
@@ -85,6 +85,34 @@ func (g *Guard) counts(ctx context.Context, c *Client, asked []count) ([]int64, 
 		}
 	}
 	return out, nil
+}
+
+// ask reads what the store had at revisions that were just seen. It waits for a store that does not
+// answer: that a request took too long says nothing of anybody's rows. Any other error is an answer that
+// cannot be had any more, or not by us, except where ctx has ended.
+func (g *Guard) ask(ctx context.Context, c *Client, ops []clientv3.Op) (*clientv3.TxnResponse, error) {
+	follow := g.cfg.Follow.follow("")
+	pause := backoff{min: follow.minBackoff, max: follow.maxBackoff}
+	for {
+		resp, err := c.Txn(ctx).Then(ops...).Commit()
+		switch {
+		case err == nil:
+			g.mu.Lock()
+			other := g.lineage.clusterID != 0 && resp.Header.ClusterId != g.lineage.clusterID
+			g.mu.Unlock()
+			if other {
+				return nil, ErrStoreChanged
+			}
+			return resp, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case refused(err) || !transient(err) && !explained(err):
+			return nil, err
+		}
+		if !pause.pause(ctx, c) {
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // refused says that the store does not let us ask.
@@ -106,14 +134,17 @@ func (g *Guard) foundOutLocked(owners map[string]int64) map[string]int64 {
 }
 
 // went asks the store and returns those names of which the counts say that they went. An answer that
-// cannot be had any more says so of all, one that is refused of none.
-func (g *Guard) went(ctx context.Context, c *Client, names []string, asked []count, say func(counts []int64, i int) bool) []string {
+// cannot be had any more says so of all, one that is refused of none. An error is that of ctx.
+func (g *Guard) went(ctx context.Context, c *Client, names []string, asked []count, say func(counts []int64, i int) bool) ([]string, error) {
 	if len(asked) == 0 {
-		return nil
+		return nil, nil
 	}
 	counts, err := g.counts(ctx, c, asked)
-	if refused(err) {
-		return nil
+	switch {
+	case refused(err):
+		return nil, nil
+	case err != nil && ctx.Err() != nil:
+		return nil, ctx.Err()
 	}
 	var out []string
 	for i, name := range names {
@@ -121,11 +152,11 @@ func (g *Guard) went(ctx context.Context, c *Client, names []string, asked []cou
 			out = append(out, name)
 		}
 	}
-	return out
+	return out, nil
 }
 
 // withoutNode returns those owners whose node row was not there at a revision.
-func (g *Guard) withoutNode(ctx context.Context, c *Client, owners map[string]int64) map[string]int64 {
+func (g *Guard) withoutNode(ctx context.Context, c *Client, owners map[string]int64) (map[string]int64, error) {
 	var names []string
 	var asked []count
 	g.mu.Lock()
@@ -137,48 +168,78 @@ func (g *Guard) withoutNode(ctx context.Context, c *Client, owners map[string]in
 	}
 	out := g.foundOutLocked(owners)
 	g.mu.Unlock()
-	for _, name := range g.went(ctx, c, names, asked, func(counts []int64, i int) bool { return counts[i] == 0 }) {
+	names, err := g.went(ctx, c, names, asked, func(counts []int64, i int) bool { return counts[i] == 0 })
+	for _, name := range names {
 		out[name] = owners[name]
 	}
-	return out
+	return out, err
 }
 
+// witnesses is how many of the addresses of a node are asked for, to see whether they went with it.
+const witnesses = 3
+
 // withTheirRows returns those nodes whose row went in one revision with other rows of theirs: its
-// owners' row, or, where there are none, addresses. A node that leaves in order takes its row back
+// owners' row, or, where there is none, addresses. A node that leaves in order takes its row back
 // alone.
-func (g *Guard) withTheirRows(ctx context.Context, c *Client, nodes map[string]int64) map[string]int64 {
+func (g *Guard) withTheirRows(ctx context.Context, c *Client, nodes map[string]int64) (map[string]int64, error) {
 	g.mu.Lock()
-	weft := g.cfg.Owners && g.weft
 	out := g.foundOutLocked(nodes)
 	g.mu.Unlock()
-	var addresses []string
-	for _, m := range g.membersNow() {
-		if resourceOf(m.prefix()) == "ips" {
-			addresses = append(addresses, m.prefix())
-		}
-	}
 	var names []string
 	var asked []count
-	for name, revision := range nodes {
-		if _, known := out[name]; known {
-			continue
-		}
-		var of []count
-		if weft {
-			of = append(of, count{key: schema.OwnersPrefix + name, revision: revision})
-		}
-		for _, prefix := range addresses {
-			of = append(of, count{key: prefix, prefix: true, revision: revision})
-		}
-		for _, a := range of {
+	for name, keys := range g.rowsBeside(nodes, out) {
+		for _, a := range keys {
+			a.revision = nodes[name]
 			before := a
 			before.revision--
 			asked = append(asked, before, a)
 			names = append(names, name)
 		}
 	}
-	for _, name := range g.went(ctx, c, names, asked, func(counts []int64, i int) bool { return counts[2*i+1] < counts[2*i] }) {
+	names, err := g.went(ctx, c, names, asked, func(counts []int64, i int) bool { return counts[2*i+1] < counts[2*i] })
+	for _, name := range names {
 		out[name] = nodes[name]
+	}
+	return out, err
+}
+
+// rowsBeside returns by what it shows that rows of nodes went with theirs, of those nodes that are not
+// excepted. An owners' row is enough. Of addresses it is some that are known, and those that stand for
+// the longest: to count all addresses of the cluster, before and after each node, is far more for the
+// store. Only while they are not known there is no other way.
+func (g *Guard) rowsBeside(nodes, except map[string]int64) map[string][]count {
+	out := map[string][]count{}
+	without := map[string]bool{}
+	g.mu.Lock()
+	for name := range nodes {
+		if _, excepted := except[name]; excepted {
+			continue
+		}
+		out[name] = nil
+		if g.cfg.Owners && g.weft {
+			out[name] = []count{{key: schema.OwnersPrefix + name}}
+		}
+		if _, speaks := g.words[name]; !speaks {
+			without[name] = true
+		}
+	}
+	g.mu.Unlock()
+	if len(without) == 0 {
+		return out
+	}
+	for _, m := range g.membersNow() {
+		if resourceOf(m.prefix()) != "ips" {
+			continue
+		}
+		known := m.rowsOf(without, witnesses)
+		for name := range without {
+			if known == nil {
+				out[name] = append(out[name], count{key: m.prefix(), prefix: true})
+			}
+			for _, key := range known[name] {
+				out[name] = append(out[name], count{key: key})
+			}
+		}
 	}
 	return out
 }

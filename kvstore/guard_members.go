@@ -16,6 +16,7 @@ type member interface {
 	held(into map[string]carriedRow)
 	end(gone func(heldGroup) bool) int
 	values(of func(heldGroup) bool) ([]KV, error)
+	rowsOf(owners map[string]bool, most int) map[string][]string
 	prefix() string
 	follower() *follower
 }

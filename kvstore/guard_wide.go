@@ -5,7 +5,6 @@ package kvstore
 
 import (
 	"context"
-	"errors"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -40,10 +39,9 @@ func (g *Guard) wide(ctx context.Context, c *Client, revision int64, prefix, own
 			ops = append(ops, clientv3.OpGet(s.key, append(s.opts[:len(s.opts):len(s.opts)], clientv3.WithCountOnly(), clientv3.WithRev(at))...))
 		}
 	}
-	resp, err := c.Txn(ctx).Then(ops...).Commit()
+	resp, err := g.ask(ctx, c, ops)
 	if err != nil {
-		var denied *EndpointError
-		return !errors.As(err, &denied) || denied.Reason != ReasonUnauthorised
+		return !refused(err)
 	}
 	for i := 0; i+1 < len(resp.Responses); i += 2 {
 		if resp.Responses[i+1].GetResponseRange().Count < resp.Responses[i].GetResponseRange().Count {

@@ -223,7 +223,10 @@ func (w *Watch[K, V]) page(kvs []KV, restart bool) {
 }
 
 func (w *Watch[K, V]) listed(ctx context.Context, revision int64, continuity Continuity) {
-	expired := w.expiredBefore(ctx, revision, continuity)
+	expired, err := w.expiredBefore(ctx, revision, continuity)
+	if err != nil {
+		return // the rows stay as they are, the next list decides
+	}
 	w.hold.mu.Lock()
 	held := w.keepLocked(revision, continuity, expired)
 	w.nodesListed()
@@ -295,7 +298,9 @@ func (w *Watch[K, V]) events(ctx context.Context, evs []event) {
 			w.reject(ev.KV, err)
 		}
 	}
-	w.apply(ctx, changes)
+	if !w.apply(ctx, changes) {
+		return
+	}
 	if w.copies != nil {
 		w.copies.changed(changes)
 	}

@@ -11,8 +11,9 @@ import (
 )
 
 // apply writes changes to the table. A deletion that no owner makes is held, and one by the end of a
-// lease settles.
-func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) {
+// lease settles. It returns false and has done nothing if ctx ended before it was known what they are:
+// the next list decides.
+func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) bool {
 	g := w.follow.guard
 	var held map[int64]bool
 	var expired map[string]int64
@@ -28,7 +29,10 @@ func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) {
 				held[last.revision] = true
 			}
 		}
-		expired = w.expiredBy(ctx, changes, deletions, held)
+		var err error
+		if expired, err = w.expiredBy(ctx, changes, deletions, held); err != nil {
+			return false
+		}
 	}
 	w.hold.mu.Lock()
 	before := len(w.hold.rows)
@@ -49,7 +53,7 @@ func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) {
 	after := len(w.hold.rows)
 	w.hold.mu.Unlock()
 	if g == nil {
-		return
+		return true
 	}
 	last := g.returned(w.codec.Prefix, func(yield func(string) bool) {
 		for _, c := range changes {
@@ -61,6 +65,7 @@ func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) {
 	if last || after > before || after == 0 && before > 0 { // one fewer of many changes nothing, and refresh counts them
 		g.refresh()
 	}
+	return true
 }
 
 // keeps holds a row that was deleted, if its deletion is not to be believed at once.

@@ -4,17 +4,20 @@
 package kvstore
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
 // expiredBy returns the owners whose leases ended with these deletions, and when. Only an owner that
-// has no row left under the prefix is asked about: what it deletes itself is mostly a part.
-func (w *Watch[K, V]) expiredBy(ctx context.Context, changes []change[K, V], deletions []deletion, held map[int64]bool) map[string]int64 {
+// has no row left under the prefix is asked about: what it deletes itself is mostly a part. An error is
+// that of ctx, which ended before the store had answered.
+func (w *Watch[K, V]) expiredBy(ctx context.Context, changes []change[K, V], deletions []deletion, held map[int64]bool) (map[string]int64, error) {
 	if len(deletions) == 0 || w.owner != nil || !nodeOwned(w.codec.Prefix) {
-		return nil
+		return nil, nil
 	}
 	last := map[string]int64{}
 	for _, d := range deletions {
@@ -24,14 +27,47 @@ func (w *Watch[K, V]) expiredBy(ctx context.Context, changes []change[K, V], del
 	}
 	g := w.follow.guard
 	var out map[string]int64
+	var err error
 	if resourceOf(w.codec.Prefix) == "nodes" {
-		out = g.withTheirRows(ctx, w.follow.c, last)
+		out, err = g.withTheirRows(ctx, w.follow.c, last)
 	} else {
 		w.exceptLeft(last, changes)
-		out = g.withoutNode(ctx, w.follow.c, last)
+		out, err = g.withoutNode(ctx, w.follow.c, last)
+	}
+	if err != nil {
+		return nil, err
 	}
 	for owner, revision := range out {
 		g.expired(owner, revision)
+	}
+	return out, nil
+}
+
+// rowsOf returns keys of rows of some owners, at most so many of each, those that were written first. It
+// is nil while the rows are not known.
+func (w *Watch[K, V]) rowsOf(owners map[string]bool, most int) map[string][]string {
+	if !w.follow.status().synced {
+		return nil
+	}
+	type known struct {
+		key    K
+		origin int64
+	}
+	all := map[string][]known{}
+	for r := range w.table.All() {
+		if r.Source != w.source {
+			continue
+		}
+		if owner := w.ownerOf(r.Key, r.Value); owners[owner] {
+			all[owner] = append(all[owner], known{r.Key, r.Origin})
+		}
+	}
+	out := make(map[string][]string, len(all))
+	for owner, rows := range all {
+		slices.SortFunc(rows, func(a, b known) int { return cmp.Compare(a.origin, b.origin) })
+		for _, r := range rows[:min(most, len(rows))] {
+			out[owner] = append(out[owner], w.raw(r.key))
+		}
 	}
 	return out
 }
@@ -71,11 +107,12 @@ func (w *Watch[K, V]) exceptLeft(owners map[string]int64, changes []change[K, V]
 }
 
 // expiredBefore returns the owners of rows that were known and that a list of the same lineage does
-// not have, where the node's row is not there either: their leases ended while nobody looked.
-func (w *Watch[K, V]) expiredBefore(ctx context.Context, revision int64, continuity Continuity) map[string]int64 {
+// not have, where the node's row is not there either: their leases ended while nobody looked. An error
+// is that of ctx.
+func (w *Watch[K, V]) expiredBefore(ctx context.Context, revision int64, continuity Continuity) (map[string]int64, error) {
 	g := w.follow.guard
 	if g == nil || w.owner != nil || !nodeOwned(w.codec.Prefix) || continuity == ContinuityBroken || continuity == ContinuityUnproven {
-		return nil
+		return nil, nil
 	}
 	present := make(map[K]struct{}, len(w.pending))
 	for _, r := range w.pending {
@@ -100,16 +137,19 @@ func (w *Watch[K, V]) expiredBefore(ctx context.Context, revision int64, continu
 		}
 	}
 	if len(owners) == 0 {
-		return nil
+		return nil, nil
 	}
 	out := owners
 	if resourceOf(w.codec.Prefix) != "nodes" {
-		out = g.withoutNode(ctx, w.follow.c, owners)
+		var err error
+		if out, err = g.withoutNode(ctx, w.follow.c, owners); err != nil {
+			return nil, err
+		}
 	}
 	for owner := range out {
 		g.expired(owner, revision)
 	}
-	return out
+	return out, nil
 }
 
 // nodesListed tells the guard which nodes there are, held ones among them.
