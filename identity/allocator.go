@@ -98,6 +98,7 @@ type Allocator struct {
 	unseen  map[string]struct{}  // label strings whose number stands in the store and not yet in the mirror
 	doubts  map[string]time.Time // when label strings had a transaction that may or may not have been applied
 	waits   map[string]*Wait     // label strings that wait for the end of a hold
+	astray  bool                 // references on our lease may be of sets that are not used
 	stats   Stats
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weft-net/weft/kvstore/kvstoretest"
@@ -140,4 +141,50 @@ func TestHold_PutsBackWhatIsHeld(t *testing.T) {
 		kv, ok, err := a.client.Get(timeout(t), ref)
 		return err == nil && ok && string(kv.Value) == id.String()
 	})
+}
+
+// A store that is set back to an earlier state has references again that were removed since, on a lease
+// that is kept alive. They go, whatever is used stays, and the number is collected.
+func TestHold_ReferencesOfAnEarlierState(t *testing.T) {
+	s := kvstoretest.Start(t, kvstoretest.Options{})
+	h := newHold(false)
+	a := startWith(t, s.Client(), Config{Node: netip.MustParseAddr("172.16.0.1"), Holding: h.holding})
+	kept, gone := a.must(t, set("kept")), a.must(t, set("gone"))
+	other := schema.IdentityReferencesPrefix(set("gone").String()) + "172.16.0.9" // not ours, whoever wrote it
+	lease, _, err := a.session.Lease(timeout(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Commit(a.client, clientv3.OpPut(other, gone.String(), clientv3.WithLease(lease)))
+	copied := t.TempDir()
+	s.Save(copied)
+	a.Release(set("gone"))
+	ref := a.referenceKey(set("gone").String())
+	removed := func() bool {
+		_, there, err := a.client.Get(timeout(t), ref)
+		return err == nil && !there
+	}
+	eventually(t, "reference removed", removed)
+	later := a.must(t, set("later"))
+
+	s.RollBack(copied)
+	if removed() {
+		t.Fatal("the state before has no reference")
+	}
+	h.set(true)
+	h.set(false)
+	eventually(t, "reference of an earlier state removed", removed)
+	for app, id := range map[string]ID{"kept": kept, "later": later} {
+		ref := a.referenceKey(set(app).String())
+		eventually(t, "reference to "+app, func() bool { v, _ := a.value(t, ref); return v == id.String() })
+	}
+	if _, there, err := a.client.Get(timeout(t), other); err != nil || !there {
+		t.Errorf("the reference of another node is there: %v, %v", there, err)
+	}
+	if _, used := a.Held().Get(set("gone").String()); used {
+		t.Error("the set is used again")
+	}
+	if now, _, err := a.session.Lease(timeout(t)); err != nil || now != lease {
+		t.Errorf("the lease is another one, %v: this shows nothing", err)
+	}
 }

@@ -24,6 +24,10 @@ const settleParallel = 2 * batchOps
 // settleLocked notes that the store must be made to agree with a set's use.
 func (a *Allocator) settleLocked(text string) {
 	a.pending[text] = struct{}{}
+	a.wakeLocked()
+}
+
+func (a *Allocator) wakeLocked() {
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -90,13 +94,15 @@ func (a *Allocator) settleDoubts(now time.Time) {
 	}
 }
 
-// settleHeld is settleLocked for all sets.
+// settleHeld is settleLocked for all sets, and for those that only the store takes for used.
 func (a *Allocator) settleHeld() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for text := range a.uses {
 		a.settleLocked(text)
 	}
+	a.astray = true
+	a.wakeLocked()
 }
 
 // followKnown notes sets whose master key vanished or was overwritten while they are used, or got a
@@ -160,6 +166,11 @@ func (a *Allocator) settleAll(ctx context.Context) error {
 
 // settlePending settles what is noted now, and returns false if something has to be tried again.
 func (a *Allocator) settlePending(ctx context.Context) bool {
+	ok := true
+	if err := a.noteAstray(ctx); err != nil {
+		a.failed(err)
+		ok = false
+	}
 	a.mu.Lock()
 	todo := a.pending
 	a.pending = map[string]struct{}{}
@@ -167,7 +178,6 @@ func (a *Allocator) settlePending(ctx context.Context) bool {
 	var g errgroup.Group
 	g.SetLimit(settleParallel)
 	var mu sync.Mutex
-	ok := true
 	for text := range todo {
 		g.Go(func() error {
 			if err := a.settle(ctx, text); err != nil {
