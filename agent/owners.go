@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weft-net/weft/agent/endpoint"
+	"github.com/weft-net/weft/identity"
 	"github.com/weft-net/weft/kvstore"
 	"github.com/weft-net/weft/kvstore/schema"
 	"github.com/weft-net/weft/state"
@@ -83,15 +85,16 @@ func (o *owners) Run(ctx context.Context) error {
 	}
 }
 
-// speak puts the row if all rows of this node are in the store, and says whether they were.
+// speak puts the row if all rows of this node are in the store, and the numbers that they name, and says
+// whether they were.
 func (o *owners) speak(ctx context.Context, epoch string, lease clientv3.LeaseID) (complete bool, err error) {
 	if !o.node.Synced() || !o.endpoints.Synced() {
 		return false, nil // what is not read from disk yet would be taken for deleted
 	}
 	keys := o.keys()
-	for from := 0; from < len(keys); from += 100 {
+	for needed := range slices.Chunk(slices.Concat(keys, o.masterKeys()), 100) {
 		var ops []clientv3.Op
-		for _, k := range keys[from:min(from+100, len(keys))] {
+		for _, k := range needed {
 			ops = append(ops, clientv3.OpGet(k, clientv3.WithCountOnly()))
 		}
 		resp, err := o.client.Txn(ctx).Then(ops...).Commit()
@@ -100,7 +103,7 @@ func (o *owners) speak(ctx context.Context, epoch string, lease clientv3.LeaseID
 		}
 		for _, r := range resp.Responses {
 			if r.GetResponseRange().Count == 0 {
-				return false, nil // its store is about to put it
+				return false, nil // its store, or the allocator, is about to put it
 			}
 		}
 	}
@@ -125,6 +128,22 @@ func (o *owners) keys() (keys []string) {
 		keys = append(keys, endpoints.Prefix+endpoints.FormatKey(r.Key))
 		for k := range addresses(r.Key, r.Value) {
 			keys = append(keys, ips.Prefix+ips.FormatKey(k))
+		}
+	}
+	return keys
+}
+
+// masterKeys are those of the numbers that endpoints of this node have. They belong to everybody who uses
+// them, and are let go of when all have spoken: whoever spoke before it had put its own back would have
+// the others forget a number that is in use. That it stands there is enough: one that others have by now
+// gets its endpoints another number, which during a hold may have to wait for its end, and so for this word.
+func (o *owners) masterKeys() (keys []string) {
+	first, last := identity.Range(o.cfg.ClusterID, o.cfg.MaxClusters)
+	seen := map[identity.ID]bool{}
+	for r := range o.endpoints.All() {
+		if id := identity.ID(r.Value.Identity); id >= first && id <= last && !seen[id] {
+			seen[id] = true
+			keys = append(keys, schema.IdentityMasterKey(uint32(id)))
 		}
 	}
 	return keys
