@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,9 +17,8 @@ import (
 )
 
 const (
-	// reseedRows is how many rows one transaction of Reseed writes: each is a transaction in it, and
-	// etcd takes 128 operations.
-	reseedRows = 60
+	// reseedRows is how many rows one transaction of Reseed writes; etcd takes 128 operations.
+	reseedRows = 100
 	// reseedAtOnce is how many of them are under way: enough that the etcd does not wait for us.
 	reseedAtOnce = 4
 )
@@ -32,15 +33,17 @@ func (g *Guard) Reseed(ctx context.Context) (written int, err error) {
 		return 0, fmt.Errorf("reseed: %w", ErrReadOnly)
 	}
 	c, mass := g.client(), g.massive()
-	var rows []KV
+	total := 0
+	var batches [][]KV
 	for _, m := range g.membersNow() {
-		kvs, err := m.values(func(h heldGroup) bool { return !h.settling(mass) })
+		rows, err := m.values(func(h heldGroup) bool { return !h.settling(mass) })
 		if err != nil {
 			return 0, fmt.Errorf("reseed: %w", err)
 		}
-		rows = append(rows, kvs...)
+		total += len(rows)
+		batches = append(batches, inBatches(rows)...)
 	}
-	if len(rows) == 0 {
+	if total == 0 {
 		return 0, nil
 	}
 	var lease *clientv3.LeaseGrantResponse
@@ -54,23 +57,34 @@ func (g *Guard) Reseed(ctx context.Context) (written int, err error) {
 	r := reseed{client: c, lease: lease.ID}
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(reseedAtOnce)
-	for from := 0; from < len(rows) && ctx.Err() == nil; {
-		to, size := from, 0
-		for ; to < len(rows) && to-from < reseedRows && size < maxBatchBytes/2; to++ {
-			size += len(rows[to].Key) + len(rows[to].Value)
+	for _, batch := range batches {
+		if ctx.Err() != nil {
+			break
 		}
-		batch := rows[from:to]
 		work.Go(func() error { return r.write(ctx, batch) })
-		from = to
 	}
 	err = work.Wait()
 	switch {
 	case err != nil:
 		return r.written, fmt.Errorf("reseed: %w", err)
 	case r.refused > 0:
-		return r.written, fmt.Errorf("reseed: %d of %d rows are not this client's to write, their owners have to: %w", r.refused, len(rows), r.why)
+		return r.written, fmt.Errorf("reseed: %d of %d rows are not this client's to write, their owners have to: %w", r.refused, total, r.why)
 	}
 	return r.written, nil
+}
+
+// inBatches puts rows of one kind in order and divides them into what a transaction takes.
+func inBatches(rows []KV) (batches [][]KV) {
+	slices.SortFunc(rows, func(a, b KV) int { return strings.Compare(a.Key, b.Key) })
+	for from := 0; from < len(rows); {
+		to, size := from, 0
+		for ; to < len(rows) && to-from < reseedRows && size < maxBatchBytes/2; to++ {
+			size += len(rows[to].Key) + len(rows[to].Value)
+		}
+		batches = append(batches, rows[from:to])
+		from = to
+	}
+	return batches
 }
 
 // reseed writes rows that a store may have by now.
@@ -84,20 +98,23 @@ type reseed struct {
 	why     error // for the first of them
 }
 
-// write writes the rows that are not there. A store that refuses one refuses a whole transaction, so
-// its rows are then tried one by one.
+// write writes the rows that are not there; they are of one kind and in order. Mostly none is there:
+// then one comparison of all that they span, and bare puts, are half the work for the store. A store that
+// refuses one row refuses a whole transaction, so they are then tried one by one.
 func (r *reseed) write(ctx context.Context, rows []KV) error {
-	ops := make([]clientv3.Op, len(rows))
+	puts := make([]clientv3.Op, len(rows))
 	for i, kv := range rows {
 		lease := r.lease
 		if clusterOwned(kv.Key) {
 			lease = clientv3.NoLease
 		}
-		ops[i] = clientv3.OpTxn(
-			[]clientv3.Cmp{clientv3.Compare(clientv3.Version(kv.Key), "=", 0)},
-			[]clientv3.Op{clientv3.OpPut(kv.Key, string(kv.Value), clientv3.WithLease(lease))}, nil)
+		puts[i] = clientv3.OpPut(kv.Key, string(kv.Value), clientv3.WithLease(lease))
 	}
-	resp, err := r.client.Txn(ctx).Then(ops...).Commit()
+	none := clientv3.Compare(clientv3.Version(rows[0].Key), "=", 0).WithRange(rows[len(rows)-1].Key + "\x00")
+	resp, err := r.client.Txn(ctx).If(none).Then(puts...).Commit()
+	if err == nil && !resp.Succeeded && len(rows) > 1 {
+		resp, err = r.missing(ctx, rows, puts)
+	}
 	var denied *EndpointError
 	switch {
 	case err == nil:
@@ -117,11 +134,21 @@ func (r *reseed) write(ctx context.Context, rows []KV) error {
 	return nil
 }
 
+// missing writes those of the rows that are not there, where something is.
+func (r *reseed) missing(ctx context.Context, rows []KV, puts []clientv3.Op) (*clientv3.TxnResponse, error) {
+	ops := make([]clientv3.Op, len(rows))
+	for i, kv := range rows {
+		ops[i] = clientv3.OpTxn([]clientv3.Cmp{clientv3.Compare(clientv3.Version(kv.Key), "=", 0)}, puts[i:i+1], nil)
+	}
+	return r.client.Txn(ctx).Then(ops...).Commit()
+}
+
+// count counts the puts of a transaction.
 func (r *reseed) count(resp *clientv3.TxnResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, one := range resp.Responses {
-		if one.GetResponseTxn().Succeeded {
+		if one.GetResponsePut() != nil || one.GetResponseTxn().GetSucceeded() {
 			r.written++
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/kvstoretest"
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
@@ -63,6 +64,51 @@ func TestGuard_ReseedWithinRights(t *testing.T) {
 	if written != 70 || len(resp.Kvs) != 70 {
 		t.Errorf("%d rows are said to be written, %d are there, want 70", written, len(resp.Kvs))
 	}
+}
+
+// TestGuard_ReseedAmongWhatIsThere: rows whose owners are back stay as they put them, and all others are
+// written, whether they stand between those or not.
+func TestGuard_ReseedAmongWhatIsThere(t *testing.T) {
+	t.Parallel()
+	const rows = 60
+	g := newGuarded(t, guardConfig(), rows)
+	g.Commit(g.direct, clientv3.OpDelete(kvstoretest.Prefix, clientv3.WithPrefix()))
+	g.wantHeld(t, 10*rows)
+	g.publish("n4", rows)
+	g.publish("n40", 1) // one that nobody knew
+	g.wantHeld(t, 9*rows)
+	before := g.stored(t)
+	if n, err := g.guard.Reseed(t.Context()); n != 9*rows || err != nil {
+		t.Fatalf("%d rows were written, %v", n, err)
+	}
+	after := g.stored(t)
+	for key, kv := range before {
+		if after[key].ModRevision != kv.ModRevision {
+			t.Errorf("%s was written over", key)
+		}
+	}
+	if len(after) != 10*rows+1 {
+		t.Errorf("%d rows are there", len(after))
+	}
+	g.wantHeld(t, 0)
+	// Told again, there is nothing to do.
+	if n, err := g.guard.Reseed(t.Context()); n != 0 || err != nil {
+		t.Errorf("again: %d rows were written, %v", n, err)
+	}
+}
+
+// stored are the rows of all owners.
+func (g *guarded) stored(t *testing.T) map[string]kvstore.KV {
+	t.Helper()
+	l, err := g.direct.List(t.Context(), kvstoretest.Prefix, kvstore.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]kvstore.KV{}
+	for _, kv := range l.KVs {
+		out[kv.Key] = kv
+	}
+	return out
 }
 
 // TestGuard_ReseedLeases: what is a node's hangs on a lease that it takes over; what is the cluster's
