@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -26,9 +27,20 @@ type batch[K comparable, V any] struct {
 	dels  []string
 	keys  map[string]*item[K, V]
 	bytes int
+
+	resp *clientv3.TxnResponse
+	err  error
 }
 
-// flush sends one transaction if there is something to send. more says that there may be more to
+func newBatch[K comparable, V any]() *batch[K, V] {
+	return &batch[K, V]{keys: map[string]*item[K, V]{}}
+}
+
+// flushAtOnce is how many transactions are under way at the same time: while the store works on one, the
+// next is made. They have no row and no key in common.
+const flushAtOnce = 4
+
+// flush sends transactions if there is something to send. more says that there may be more to
 // do at once; else next is when to look again, zero for not before something changes.
 func (s *Store[K, V]) flush(ctx context.Context, lease Lease) (next time.Time, more bool) {
 	if time.Now().Before(s.pauseUntil) {
@@ -40,34 +52,60 @@ func (s *Store[K, V]) flush(ctx context.Context, lease Lease) (next time.Time, m
 		synced = synced && !holding
 	}
 	s.mu.Lock()
-	b, next := s.collectLocked(lease.ID)
-	switch {
-	case len(b.ops) > 0:
-	case synced:
-		s.collectStaleLocked(b)
-	case s.cfg.Guard != nil && len(s.stale) > 0 && next.IsZero():
-		next = time.Now().Add(s.cfg.MaxBackoff) // the hold may be over
+	batches, next := s.collectLocked(lease.ID)
+	if len(batches) == 0 {
+		b := newBatch[K, V]()
+		switch {
+		case synced:
+			s.collectStaleLocked(b)
+		case s.cfg.Guard != nil && len(s.stale) > 0 && next.IsZero():
+			next = time.Now().Add(s.cfg.MaxBackoff) // the hold may be over
+		}
+		if len(b.ops) > 0 {
+			batches = append(batches, b)
+		}
 	}
 	s.mu.Unlock()
-	if len(b.ops) == 0 {
+	if len(batches) == 0 {
 		return next, false
 	}
-	resp, err := s.commit(ctx, b)
-	if err == nil {
-		s.committed(b, resp, lease.ID)
-		s.pause.reset()
-		return time.Time{}, true
+	s.commitAll(ctx, batches)
+	for _, b := range batches {
+		if b.err == nil {
+			s.committed(b, b.resp, lease.ID)
+			s.pause.reset()
+		}
 	}
-	if ctx.Err() != nil {
-		return time.Time{}, false
+	for _, b := range batches {
+		if b.err != nil && ctx.Err() == nil {
+			s.failed(ctx, b, lease)
+		}
 	}
-	err = fmt.Errorf("publish: %w", err)
+	return time.Time{}, ctx.Err() == nil
+}
+
+// commitAll sends transactions, the last of them on this goroutine.
+func (s *Store[K, V]) commitAll(ctx context.Context, batches []*batch[K, V]) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	last := len(batches) - 1
+	for _, b := range batches[:last] {
+		wg.Go(func() { b.resp, b.err = s.commit(ctx, b) })
+	}
+	batches[last].resp, batches[last].err = s.commit(ctx, batches[last])
+}
+
+// failed decides what becomes of a transaction that failed.
+func (s *Store[K, V]) failed(ctx context.Context, b *batch[K, V], lease Lease) {
+	err := fmt.Errorf("publish: %w", b.err)
 	switch {
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		s.fail(b, err, time.Time{})
 		s.sess.Lost(lease.Generation)
 	case transient(err) || explained(err) || errors.Is(err, ErrFenced):
-		s.pauseUntil = time.Now().Add(s.pause.delay())
+		if !time.Now().Before(s.pauseUntil) { // else another one of now failed too
+			s.pauseUntil = time.Now().Add(s.pause.delay())
+		}
 		s.fail(b, err, s.pauseUntil)
 	case len(b.items) > 1:
 		// One row may be what is refused; the others must not wait for it.
@@ -78,7 +116,6 @@ func (s *Store[K, V]) flush(ctx context.Context, lease Lease) (next time.Time, m
 		s.fail(b, err, time.Time{})
 		s.delayed(b)
 	}
-	return time.Time{}, true
 }
 
 // commit sends a transaction behind the fence.
@@ -99,8 +136,8 @@ func explained(err error) bool {
 // single sends the transaction of one row.
 func (s *Store[K, V]) single(ctx context.Context, it *item[K, V], lease Lease) {
 	s.mu.Lock()
-	b := &batch[K, V]{keys: map[string]*item[K, V]{}}
-	s.addLocked(b, it, lease.ID)
+	b := newBatch[K, V]()
+	s.addLocked(b, it, lease.ID, []*batch[K, V]{b})
 	s.mu.Unlock()
 	if len(b.ops) == 0 {
 		return
@@ -115,8 +152,9 @@ func (s *Store[K, V]) single(ctx context.Context, it *item[K, V], lease Lease) {
 }
 
 // collectLocked gathers what is due. Rows that are as wanted leave the dirty set.
-func (s *Store[K, V]) collectLocked(lease clientv3.LeaseID) (*batch[K, V], time.Time) {
-	b := &batch[K, V]{keys: map[string]*item[K, V]{}}
+func (s *Store[K, V]) collectLocked(lease clientv3.LeaseID) ([]*batch[K, V], time.Time) {
+	b := newBatch[K, V]()
+	batches := []*batch[K, V]{b}
 	var next time.Time
 	now := time.Now()
 	for it := range s.dirty {
@@ -129,16 +167,25 @@ func (s *Store[K, V]) collectLocked(lease clientv3.LeaseID) (*batch[K, V], time.
 			}
 			continue
 		}
-		if len(b.ops) >= s.cfg.MaxOps || b.bytes >= maxBatchBytes {
+		if s.addLocked(b, it, lease, batches) {
+			continue
+		}
+		if len(batches) == flushAtOnce {
 			break
 		}
-		s.addLocked(b, it, lease)
+		b = newBatch[K, V]()
+		batches = append(batches, b)
+		s.addLocked(b, it, lease, batches)
 	}
-	return b, next
+	if len(b.ops) == 0 {
+		batches = batches[:len(batches)-1]
+	}
+	return batches, next
 }
 
-// addLocked adds the writes a row needs, or none if they do not fit.
-func (s *Store[K, V]) addLocked(b *batch[K, V], it *item[K, V], lease clientv3.LeaseID) {
+// addLocked adds the writes a row needs, if it needs any, and returns false if they do not fit. A row
+// whose keys one of all batches has already waits for the next time.
+func (s *Store[K, V]) addLocked(b *batch[K, V], it *item[K, V], lease clientv3.LeaseID, all []*batch[K, V]) (fits bool) {
 	var puts []KV
 	var dels []string
 	size := 0
@@ -166,22 +213,24 @@ func (s *Store[K, V]) addLocked(b *batch[K, V], it *item[K, V], lease clientv3.L
 	}
 	if len(puts) == 0 && len(dels) == 0 {
 		s.settleLocked(it)
-		return
+		return true
 	}
 	if len(b.ops) > 0 && (len(b.ops)+len(puts)+len(dels) > s.cfg.MaxOps || b.bytes+size > maxBatchBytes) {
-		return
+		return false
 	}
 	if s.cfg.DeleteAlone && len(b.ops) > 0 && (len(dels) > 0 || len(b.dels) > 0) {
-		return
+		return false
 	}
-	for _, kv := range puts {
-		if b.keys[kv.Key] != nil {
-			return
+	for _, other := range all {
+		for _, kv := range puts {
+			if other.keys[kv.Key] != nil {
+				return true
+			}
 		}
-	}
-	for _, key := range dels {
-		if b.keys[key] != nil {
-			return
+		for _, key := range dels {
+			if other.keys[key] != nil {
+				return true
+			}
 		}
 	}
 	for _, kv := range puts {
@@ -195,6 +244,7 @@ func (s *Store[K, V]) addLocked(b *batch[K, V], it *item[K, V], lease clientv3.L
 	b.puts, b.dels = append(b.puts, puts...), append(b.dels, dels...)
 	b.items = append(b.items, it)
 	b.bytes += size
+	return true
 }
 
 // owns says whether a stored row is one that we, or an earlier life of ours, wrote.

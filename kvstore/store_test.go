@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weft-net/weft/kvstore"
@@ -391,6 +392,33 @@ func TestStore_Companions(t *testing.T) {
 	want(map[string]string{"b": "our3", "c": "our2"})
 	f.Delete(f.direct, "weft/companion/b")
 	want(map[string]string{"b": "our3", "c": "our2"})
+}
+
+// Many rows, in several transactions at the same time, whose addresses go from one to the other.
+func TestStore_ManyRowsAtOnce(t *testing.T) {
+	t.Parallel()
+	cfg := storeConfig()
+	cfg.MaxOps = 7 // three rows with two addresses do not fit
+	cfg.Companions = append(cfg.Companions, companions())
+	f := newStore(t, true, cfg, nil)
+	f.table.MarkSynced(local)
+	const rows = 200
+	for shift := range 5 {
+		want := map[string]string{}
+		f.table.Update(func(w *state.Writer[string, string]) {
+			for i := range rows {
+				key, from := fmt.Sprintf("our%d", i), fmt.Sprintf("a%d", (i+shift)%rows)
+				if i%5 == shift {
+					w.Delete(local, 0, key)
+					continue
+				}
+				w.Put(local, 0, key, from+","+fmt.Sprintf("b%d", i))
+				want[from], want[fmt.Sprintf("b%d", i)] = key, key
+			}
+		})
+		kvstoretest.Eventually(t, func() string { return cmp.Diff(want, companionRows(t, f.direct)) })
+		f.wantIdle(t)
+	}
 }
 
 func TestStore_FeedsOnWatch(t *testing.T) {
