@@ -32,8 +32,9 @@ const (
 	DropRewrite     DropReason = 17 // the kernel refused to change the packet
 	DropTunnel      DropReason = 18 // the kernel refused to add or remove the tunnel's headers
 	DropRefused     DropReason = 19 // policy refused the connection
+	DropTaken       DropReason = 20 // the client has connections from the same port to all backends of the service that were tried
 
-	DropReasons DropReason = 20 // number of reasons
+	DropReasons DropReason = 21 // number of reasons
 )
 
 // String is the reason's name in metrics and output, such as no-route.
@@ -79,6 +80,8 @@ func (r DropReason) String() string {
 		return "tunnel"
 	case DropRefused:
 		return "refused"
+	case DropTaken:
+		return "taken"
 	}
 	return "reason-" + strconv.Itoa(int(r))
 }
@@ -126,6 +129,8 @@ func (r DropReason) Help() string {
 		return "the kernel refused to add or remove the tunnel's headers"
 	case DropRefused:
 		return "policy refused the connection"
+	case DropTaken:
+		return "the client has connections from the same port to all backends of the service that were tried"
 	}
 	return "unknown to this version of weft"
 }

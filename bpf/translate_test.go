@@ -4,8 +4,11 @@
 package bpf
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
+
+	"github.com/cilium/ebpf"
 )
 
 func TestService_Translated(t *testing.T) {
@@ -33,6 +36,41 @@ func TestService_Translated(t *testing.T) {
 				})
 			})
 		}
+	})
+}
+
+// TestService_PortInUse: a client that talks to a backend directly reaches the service from the same
+// port through another backend, and through the only one not at all while the other connection lives.
+func TestService_PortInUse(t *testing.T) {
+	eachFamily(t, func(t *testing.T, a addresses) {
+		r := newRig(t, small(), modes()[0])
+		vip := netip.AddrPortFrom(a.vip, 80)
+		r.put(r.Frontends, FrontendKey{Address: Address(a.vip), Port: Port(80), Protocol: protoTCP}, Frontend{Service: 7, Count: 1})
+		r.put(r.Backends, BackendKey{Service: 7}, Backend{Address: Address(a.pod2), Port: Port(8080)})
+		client, server := netip.AddrPortFrom(a.pod, 1000), netip.AddrPortFrom(a.pod2, 8080)
+		answer := tcp(server, client, syn|ack)
+		answer.From = podMAC2
+		asked := tcp(client, vip, syn)
+		to := func(dest netip.Addr) *frame {
+			return asked.change(func(f *frame) { f.Dest, f.Dport = dest, 8080 })
+		}
+		script(t, r, []step{
+			{at: fromPod, in: tcp(client, server, syn), verdict: redirect},
+			{at: fromPod2, in: answer, verdict: redirect, out: aged(answer, gatewayMAC, podMAC)},
+			{at: fromPod, in: asked, verdict: dropped, reason: DropTaken},
+		})
+		var entry Flow
+		if err := r.Flows.Lookup(NewFlowKey(client, vip, protoTCP, 1), &entry); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			t.Errorf("an entry is left: %+v %v", entry, err)
+		}
+		// Whichever of the two the hash gives, the SYN goes to the other one.
+		r.put(r.Backends, BackendKey{Service: 7, Slot: 1}, Backend{Address: Address(a.world), Port: Port(8080)})
+		r.put(r.Frontends, FrontendKey{Address: Address(a.vip), Port: Port(80), Protocol: protoTCP}, Frontend{Service: 7, Count: 2})
+		script(t, r, []step{
+			{at: fromPod, in: asked, verdict: pass, out: to(a.world)},
+			// The other connection is what it was.
+			{at: fromPod2, in: answer, verdict: redirect, out: aged(answer, gatewayMAC, podMAC)},
+		})
 	})
 }
 

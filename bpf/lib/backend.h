@@ -37,8 +37,10 @@ static __always_inline __u32 hash_key(const struct flow_key *key)
 	return hash ^ hash >> 16;
 }
 
-/* choose_backend writes the translation into a new flow if its destination is a service. */
-static __always_inline enum drop_reason choose_backend(const struct flow_key *key, struct flow *flow)
+/* choose_backend writes the translation into a new flow if its destination is a service. `tried`
+ * backends, those that the hash gives and the ones after it, could not be taken; `left` are there besides.
+ */
+static __always_inline enum drop_reason choose_backend(const struct flow_key *key, struct flow *flow, __u32 tried, __u32 *left)
 {
 	struct frontend_key wanted = {.port = key->destination_port, .protocol = key->protocol};
 	struct backend_key slot;
@@ -54,7 +56,10 @@ static __always_inline enum drop_reason choose_backend(const struct flow_key *ke
 	if (!frontend->count)
 		return DROP_NO_BACKEND;
 	slot.service = frontend->service;
-	slot.slot = (__u64)hash_key(key) * frontend->count >> 32;
+	slot.slot = ((__u64)hash_key(key) * frontend->count >> 32) + tried;
+	if (slot.slot >= frontend->count)
+		slot.slot -= frontend->count;
+	*left = frontend->count - 1 - tried;
 	backend = map_lookup(&backends, &slot);
 	if (!backend)
 		return DROP_NO_BACKEND;

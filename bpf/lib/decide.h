@@ -58,6 +58,14 @@ static __always_inline bool store(const struct flow_key *key, const struct flow 
 	return !map_update(&flows_young, key, flow, BPF_ANY);
 }
 
+/* forget takes an entry back that was stored a moment ago. */
+static __always_inline void forget(const struct flow_key *key, const struct settings *settings)
+{
+	map_delete(&flows, key);
+	if (settings->young)
+		map_delete(&flows_young, key);
+}
+
 static __always_inline void report_new(const struct packet *pkt, const struct flow *flow, const struct flow *twin)
 {
 	struct flow_event *event;
@@ -80,8 +88,9 @@ static __always_inline void report_new(const struct packet *pkt, const struct fl
 }
 
 /* keep_other tells whether the twin's place is taken by another connection, one that differs only in
- * how it is translated. It keeps its entry and the new one has only its own, unless it is closing or
- * was opened from the other side and never answered: packets of a connection that was forgotten do that.
+ * how it is translated: the client talks to the same backend from the same port directly, or through
+ * another service. It keeps its entry, unless it is closing or was opened from the other side and never
+ * answered: packets of a connection that was forgotten do that.
  */
 static __always_inline bool keep_other(const struct flow_key *mine, const struct flow_key *key, const struct flow *there)
 {
@@ -99,11 +108,16 @@ static __always_inline bool keep_other(const struct flow_key *mine, const struct
 }
 
 /* decide makes the entries of the packet's connection, or, if `renew`, decides the existing ones
- * again. DECIDED: the packet's entry is in a table; anything else is the packet's verdict.
+ * again. DECIDED: the packet's entry is in a table; DECIDE_AGAIN: another connection has the place of
+ * the twin, and the service has more backends than the `tried` ones and this; anything else is the
+ * packet's verdict.
  */
-enum { DECIDED = -2 };
+enum { DECIDED = -2, DECIDE_AGAIN = -3 };
 
-__global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
+/* More tries would help only clients with that many connections from one port to one service. */
+enum { BACKEND_TRIES = 4 };
+
+__global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew, __u32 tried)
 {
 	struct end sender = {}, receiver = {};
 	struct flow flow = {}, twin = {};
@@ -112,6 +126,7 @@ __global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
 	struct settings *settings;
 	struct flow *there = NULL, *old = NULL;
 	bool pass = false, known;
+	__u32 left = 0;
 
 	settings = read_settings();
 	if (!pkt || !settings)
@@ -136,7 +151,7 @@ __global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
 		else if (pkt->tcp_flags & TCP_FIN)
 			flow.state |= FLOW_FIN;
 		if (pkt->origin == ORIGIN_ENDPOINT || pkt->origin == ORIGIN_HOST) {
-			reason = choose_backend(&pkt->key, &flow);
+			reason = choose_backend(&pkt->key, &flow, tried, &left);
 			if (reason)
 				goto refuse;
 		}
@@ -183,8 +198,23 @@ __global int decide(struct __sk_buff *skb, const struct packet *pkt, bool renew)
 	if (known || map_update(&flows, &other, &twin, BPF_NOEXIST)) {
 		if (!known)
 			there = find_flow(&other);
-		if (!there || !keep_other(&pkt->key, &other, there))
+		if (!there || !keep_other(&pkt->key, &other, there)) {
 			store(&other, &twin, settings);
+		} else if (flow.state & FLOW_DESTINATION && !old) {
+			/* Answers would not be translated. Of a connection that is in the middle only the hash
+			 * knows the backend.
+			 */
+			bool opened = flow.state & FLOW_OPENED;
+
+			if (left && tried + 1 < BACKEND_TRIES && (opened || pkt->key.protocol == IPPROTO_UDP))
+				return DECIDE_AGAIN;
+			/* A SYN comes again, and may find the other connection ended. Datagrams need no answer. */
+			if (opened) {
+				forget(&pkt->key, settings);
+				reason = DROP_TAKEN;
+				goto refuse;
+			}
+		}
 	}
 	if (!old)
 		report_new(pkt, &flow, &twin);

@@ -28,6 +28,7 @@ enum drop_reason {
 	DROP_REWRITE, /* the kernel refused to change the packet */
 	DROP_TUNNEL, /* the kernel refused to add or remove the tunnel's headers */
 	DROP_REFUSED, /* policy refused the connection */
+	DROP_TAKEN, /* the client has connections from the same port to all backends of the service that were tried */
 	DROP_REASONS, /* number of reasons */
 };
 

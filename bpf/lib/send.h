@@ -169,6 +169,7 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct flow *flow;
 	enum tracked tracked = TRACKED;
+	__u32 tried = 0;
 	int verdict;
 
 	if (unlikely(pkt->error))
@@ -180,7 +181,9 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt)
 			flow = find_flow(&pkt->key);
 	}
 	if (unlikely(!flow || tracked == TRACKED_ANEW || !fresh(pkt, flow))) {
-		verdict = decide(skb, pkt, flow && tracked != TRACKED_ANEW);
+		do {
+			verdict = decide(skb, pkt, flow && tracked != TRACKED_ANEW, tried++);
+		} while (unlikely(verdict == DECIDE_AGAIN && tried < BACKEND_TRIES));
 		if (verdict != DECIDED)
 			return verdict;
 		flow = find_flow(&pkt->key);

@@ -188,6 +188,47 @@ func changes() []situation {
 				s.Fatalf("answers are not translated: %s", describeFlow(back.key(1), e))
 			}
 		}},
+		{"connections-of-one-port-to-one-backend", func(s script, family uint8) {
+			// A client talks to a backend directly, and then through the service from the same port.
+			two := services()[3]
+			two.backends = []backend{{1, 1, 8080}, {1, 3, 8080}}
+			s.rows(two.set)
+			for port := uint16(1000); port < 1010; port++ {
+				direct, f := dial(family, 1, 1, 8080), dial(family, 7, 3, 80)
+				direct.src, direct.sport, f.src, f.sport = endpointAddr(2, family), port, endpointAddr(2, family), port
+				s.want(s.endpoint(2, direct), peer(1))
+				s.want(s.endpoint(1, direct.answered(syn|ack)), peer(2))
+				s.want(s.endpoint(2, f), peer(3))
+				back := f.answered(syn | ack)
+				back.src, back.sport = endpointAddr(3, family), 8080
+				s.want(s.endpoint(3, back), peer(2))
+				if e := s.entry(3, back); e.State&bpf.FlowSource == 0 {
+					s.Fatalf("answers are not translated: %s", describeFlow(back.key(3), e))
+				}
+			}
+		}},
+		{"connections-of-one-port-to-the-only-backend", func(s script, family uint8) {
+			direct, f := dial(family, 1, 1, 8080), dial(family, 7, 3, 80)
+			direct.src, f.src = endpointAddr(2, family), endpointAddr(2, family)
+			s.want(s.endpoint(2, direct), peer(1))
+			s.want(s.endpoint(1, direct.answered(syn|ack)), peer(2))
+			s.want(s.endpoint(2, f), "drop taken")
+			s.want(s.endpoint(2, f), "drop taken")
+			if s.count("flows") != 2 {
+				s.Fatal("a refused packet left an entry")
+			}
+			// The client tries again, and meanwhile the other connection ends.
+			s.want(s.endpoint(2, direct.with(rst)), peer(1))
+			s.want(s.endpoint(2, f), peer(1))
+			back := f.answered(syn | ack)
+			back.src, back.sport = endpointAddr(1, family), 8080
+			s.want(s.endpoint(1, back), peer(2))
+			// Datagrams go there all the same: not all want an answer.
+			direct.proto, direct.sport, f.proto, f.sport = udp, 2000, udp, 2000
+			s.want(s.endpoint(2, direct), peer(1))
+			s.want(s.endpoint(1, direct.answered(0)), peer(2))
+			s.want(s.endpoint(2, f), peer(1))
+		}},
 		{"answer-through-the-stack-after-a-raise", func(s script, family uint8) {
 			// The host's stack has turned somebody's packet into one from endpoint 1 to endpoint 4.
 			f := dial(family, 1, 4, 80)

@@ -78,22 +78,36 @@ func (n *Node) underlay(node uint16, near bool) (address [16]byte, ipv6 bool) {
 	return row.Ipv4, false
 }
 
+// backendTries is how many backends a new connection tries when others of the client are in the way.
+const backendTries = 4
+
 // decide makes the entries of a packet's connection, or decides those that are there again: for the
 // connection, with the backend it has. The entry is then found under the packet's key.
 func (n *Node) decide(p *packet, old *bpf.Flow) judgement {
+	for tried := uint32(0); ; tried++ {
+		if j, again := n.try(p, old, tried); !again {
+			return j
+		}
+	}
+}
+
+// try is decide with the backend that comes some places after the one that the hash gives; again says
+// that its answers are another connection's and that the next may be tried.
+func (n *Node) try(p *packet, old *bpf.Flow, tried uint32) (_ judgement, again bool) {
 	var flow bpf.Flow
+	backends := uint32(0)
 	if old != nil {
 		flow = *old
-	} else if j := n.begin(p, &flow); j.final() {
-		return j
+	} else if j := n.begin(p, &flow, tried, &backends); j.final() {
+		return j, false
 	}
 	receiver, j := n.receiver(p, &flow)
 	if j.final() {
-		return j
+		return j, false
 	}
 	sender, reason := n.sender(p)
 	if reason != bpf.DropNone {
-		return refused(reason)
+		return refused(reason), false
 	}
 
 	flow.Generation, flow.Identity = p.generation, sender.identity
@@ -113,17 +127,26 @@ func (n *Node) decide(p *packet, old *bpf.Flow) judgement {
 	n.towards(&twin, sender)
 
 	n.put(p.key, flow)
-	if there == nil || !n.lives(there, twinKey, p.key) {
+	opened := flow.State&bpf.FlowOpened != 0
+	switch {
+	case there == nil || !n.lives(there, twinKey, p.key):
 		n.put(twinKey, twin)
+	case old != nil || flow.State&bpf.FlowDestination == 0:
+	case (opened || p.key.Protocol == ProtoUDP) && tried+1 < min(backends, backendTries):
+		return judgement{}, true
+	case opened:
+		delete(n.Flows, p.key)
+		delete(n.Young, p.key)
+		return refused(bpf.DropTaken), false
 	}
 	if old == nil {
 		n.reportNew(p, &flow, &twin)
 	}
-	return judgement{}
+	return judgement{}, false
 }
 
-// begin is what only the first packet of a connection decides.
-func (n *Node) begin(p *packet, flow *bpf.Flow) judgement {
+// begin is what only the first packet of a connection decides; backends is how many its service has.
+func (n *Node) begin(p *packet, flow *bpf.Flow, tried uint32, backends *uint32) judgement {
 	flow.Seen = n.Now
 	if isMulticast(p.key) {
 		if p.origin == fromNetwork {
@@ -143,11 +166,11 @@ func (n *Node) begin(p *packet, flow *bpf.Flow) judgement {
 	if p.origin != fromEndpoint && p.origin != fromHost {
 		return judgement{}
 	}
-	return refused(n.backend(p.key, flow))
+	return refused(n.backend(p.key, flow, tried, backends))
 }
 
 // backend writes the translation into a new entry if the destination is a service's.
-func (n *Node) backend(key bpf.FlowKey, flow *bpf.Flow) bpf.DropReason {
+func (n *Node) backend(key bpf.FlowKey, flow *bpf.Flow, tried uint32, backends *uint32) bpf.DropReason {
 	frontend, ok := n.Frontends[bpf.FrontendKey{
 		Address: key.Destination, Port: key.DestinationPort, Protocol: key.Protocol,
 	}]
@@ -157,7 +180,8 @@ func (n *Node) backend(key bpf.FlowKey, flow *bpf.Flow) bpf.DropReason {
 	if frontend.Count == 0 {
 		return bpf.DropNoBackend
 	}
-	slot := n.Choose(key, uint16(frontend.Service), frontend.Count)
+	*backends = frontend.Count
+	slot := (n.Choose(key, frontend.Count) + tried) % frontend.Count
 	chosen, ok := n.Backends[bpf.BackendKey{Service: frontend.Service, Slot: slot}]
 	if !ok {
 		return bpf.DropNoBackend

@@ -41,9 +41,8 @@ type Node struct {
 
 	// Route is the kernel's answer for a packet from source to destination.
 	Route func(source, destination netip.Addr) Route
-	// Choose picks one of count backends: a hash decides, so any choice is right that is always
-	// the same.
-	Choose func(key bpf.FlowKey, service uint16, count uint32) uint32
+	// Choose picks one of count backends, the first to be tried for a connection.
+	Choose func(key bpf.FlowKey, count uint32) uint32
 
 	fragments map[fragmentID][2]uint16
 	devices   map[uint32]bool // native devices whose address is known

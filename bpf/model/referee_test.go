@@ -25,22 +25,23 @@ type game struct {
 	k *kernel
 	n *model.Node
 
-	last   model.Output      // of the model
-	chosen map[string]uint32 // by tuple and service: what the programs chose
+	last model.Output // of the model
 }
 
 func newGame(k *kernel, cfg bpf.Config) *game {
-	g := &game{k: k, n: model.NewNode(cfg), chosen: map[string]uint32{}}
-	g.n.Route = k.w.route
-	return g
+	return &game{k: k, n: newNode(k, cfg)}
+}
+
+// newNode is a node without rows, with the kernel's routes and the programs' hash.
+func newNode(k *kernel, cfg bpf.Config) *model.Node {
+	n := model.NewNode(cfg)
+	n.Route, n.Choose = k.w.route, choose
+	return n
 }
 
 // reset empties everything that packets leave.
 func (g *game) reset(cfg bpf.Config) error {
-	n := model.NewNode(cfg)
-	n.Route = g.k.w.route
-	g.n = n
-	clear(g.chosen)
+	g.n = newNode(g.k, cfg)
 	for _, table := range []string{"flows", "flows_young"} {
 		if err := write(g.k.c.Maps[table], map[bpf.FlowKey]bpf.Flow{}); err != nil {
 			return err
@@ -73,7 +74,6 @@ func (g *game) reset(cfg bpf.Config) error {
 
 // play gives a packet to both and returns what differs, empty when nothing does.
 func (g *game) play(in model.Input) (string, error) {
-	before := g.n.Clone()
 	saw, err := g.look(in)
 	// A test run wants to see a whole IP header.
 	if errors.Is(err, unix.EINVAL) && len(in.Data) < 14+40 {
@@ -82,17 +82,7 @@ func (g *game) play(in model.Input) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	diff, unknown := g.judge(in, saw, -1)
-	// Where the chosen backend's way was refused no entry tells which one it was: any may be it.
-	for guess := 0; diff != "" && guess < unknown; guess++ {
-		first := g.n
-		g.n = before.Clone()
-		if again, _ := g.judge(in, saw, guess); again == "" {
-			return "", nil
-		}
-		g.n = first
-	}
-	return diff, nil
+	return g.judge(in, saw), nil
 }
 
 // sight is all that there is to see after the programs had a packet.
@@ -122,23 +112,9 @@ func (g *game) look(in model.Input) (s sight, err error) {
 	return s, err
 }
 
-// judge gives a packet to the model and compares. unknown is the number of backends, if it is not
-// known which of them the programs chose. guess is to be taken then, unless negative.
-func (g *game) judge(in model.Input, saw sight, guess int) (diff string, unknown int) {
+// judge gives a packet to the model and compares.
+func (g *game) judge(in model.Input, saw sight) string {
 	var odd []string
-	g.n.Choose = func(key bpf.FlowKey, service uint16, count uint32) uint32 {
-		slot, found, note := g.choice(key, service, count, saw.flows, saw.young)
-		if note != "" {
-			odd = append(odd, note)
-		}
-		if !found {
-			unknown = int(count)
-			if guess >= 0 {
-				slot = uint32(guess)
-			}
-		}
-		return slot
-	}
 	out := g.n.Run(in)
 	g.last = out
 
@@ -161,44 +137,7 @@ func (g *game) judge(in model.Input, saw sight, guess int) (diff string, unknown
 	}
 	add("events", cmp.Diff(eventLines(g.n.Events, 0), eventLines(saw.events, g.k.referee.Time)))
 	add("young hint", cmp.Diff(g.n.MayYoung, saw.mayYoung))
-	return strings.Join(odd, "\n"), unknown
-}
-
-// choice finds out which backend the programs chose for a new connection, and that it is the one
-// they chose before.
-func (g *game) choice(key bpf.FlowKey, service uint16, count uint32, tables ...map[bpf.FlowKey]bpf.Flow) (slot uint32, found bool, note string) {
-	there := g.n.Flows[key]
-	if there == nil {
-		there = g.n.Young[key] // what the tables hold may be the old entry
-	}
-	for _, table := range tables {
-		flow, ok := table[key]
-		if !ok || flow.Service != service {
-			continue
-		}
-		for slot := range count {
-			b := g.n.Backends[bpf.BackendKey{Service: uint32(service), Slot: slot}]
-			if b.Address != flow.Address || b.Port != flow.Port {
-				continue
-			}
-			if there != nil {
-				return slot, false, ""
-			}
-			tuple := key
-			tuple.From = 0
-			id := fmt.Sprint(tuple, service, count)
-			if before, ok := g.chosen[id]; ok && before != slot {
-				return slot, true, fmt.Sprintf("backend %d of %d was chosen, %d before", slot, count, before)
-			}
-			g.chosen[id] = slot
-			return slot, true, ""
-		}
-		if there != nil {
-			return 0, false, ""
-		}
-		return 0, true, fmt.Sprintf("the entry names a backend that service %d does not have: %s", service, describeFlow(key, flow))
-	}
-	return 0, false, ""
+	return strings.Join(odd, "\n")
 }
 
 // compareTables compares entries. What nobody reads is left out: what an entry holds of a route that
