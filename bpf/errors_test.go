@@ -59,6 +59,12 @@ func TestErrors_Kinds(t *testing.T) {
 	if err := tcxError(unix.EINVAL); !errors.As(err, &lacks) || lacks.Minimum != "6.6" {
 		t.Errorf("got %v", err)
 	}
+	if err := socketsError(ebpf.ErrNotSupported); !errors.As(err, &lacks) || lacks.Minimum != "5.18" {
+		t.Errorf("got %v", err)
+	}
+	if err := socketsError(unix.EPERM); err == nil || errors.As(err, &lacks) {
+		t.Errorf("got %v", err)
+	}
 	if err := tcxError(unix.EPERM); err == nil || errors.As(err, &lacks) {
 		t.Errorf("got %v", err)
 	}

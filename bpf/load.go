@@ -41,6 +41,7 @@ type Config struct {
 	MaxNodes                  uint32 // at most 65536
 	MaxFrontends, MaxBackends uint32
 	MaxFragments              uint32
+	MaxSockets                uint32 // what sockets were given, two rows for each service an unconnected one sends to
 	EventBytes                uint32 // size of the events buffer, a power of two of at least one page
 
 	// TicksPerSecond is the kernel's CONFIG_HZ; 0: found by Load.
@@ -69,6 +70,7 @@ func DefaultConfig() Config {
 		MaxFrontends:        64 << 10,
 		MaxBackends:         128 << 10,
 		MaxFragments:        8 << 10,
+		MaxSockets:          64 << 10,
 		EventBytes:          4 << 20,
 	}
 }

@@ -21,7 +21,7 @@ func small() Config {
 	cfg.EndpointSlots = 64
 	cfg.MaxFlows, cfg.MaxYoungFlows, cfg.MaxFragments = 1024, 1024, 1024
 	cfg.MaxIPCache, cfg.MaxPrefixes, cfg.MaxNodes = 1024, 256, 64
-	cfg.MaxFrontends, cfg.MaxBackends = 256, 1024
+	cfg.MaxFrontends, cfg.MaxBackends, cfg.MaxSockets = 256, 1024, 1024
 	cfg.EventBytes = 1 << 20
 	return cfg
 }

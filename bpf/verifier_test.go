@@ -57,15 +57,10 @@ func TestVerifier_Golden(t *testing.T) {
 		must(t, err)
 		collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats}})
 		must(t, err)
-		for _, name := range slices.Sorted(maps.Keys(collection.Programs)) {
-			m := processed.FindStringSubmatch(collection.Programs[name].VerifierLog)
-			if m == nil {
-				t.Fatalf("%s: the verifier does not say what it did:\n%s", name, collection.Programs[name].VerifierLog)
-			}
-			fmt.Fprintf(&got, "  %-14s %6s insns %5s states %5d long\n", name, m[1], m[2], len(spec.Programs[name].Instructions))
-		}
+		writeCounts(t, &got, spec, collection)
 		collection.Close()
 	}
+	socketCounts(t, &got)
 	if *update {
 		must(t, os.MkdirAll("testdata", 0o755))
 		must(t, os.WriteFile(golden, got.Bytes(), 0o644))
@@ -79,6 +74,30 @@ func TestVerifier_Golden(t *testing.T) {
 	if diff := cmp.Diff(string(want), got.String()); diff != "" {
 		t.Errorf("%s (-want +got), if it is meant run with -update:\n%s", golden, diff)
 	}
+}
+
+// writeCounts writes what the verifier did with each program of a collection.
+func writeCounts(t *testing.T, to *bytes.Buffer, spec *ebpf.CollectionSpec, collection *ebpf.Collection) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(collection.Programs)) {
+		m := processed.FindStringSubmatch(collection.Programs[name].VerifierLog)
+		if m == nil {
+			t.Fatalf("%s: the verifier does not say what it did:\n%s", name, collection.Programs[name].VerifierLog)
+		}
+		fmt.Fprintf(to, "  %-17s %6s insns %5s states %5d long\n", name, m[1], m[2], len(spec.Programs[name].Instructions))
+	}
+}
+
+// socketCounts does the same for the programs at sockets, which have no switches.
+func socketCounts(t *testing.T, to *bytes.Buffer) {
+	t.Helper()
+	spec, err := SocketSpec(small())
+	must(t, err)
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats}})
+	must(t, err)
+	defer collection.Close()
+	fmt.Fprintf(to, "\nat sockets\n")
+	writeCounts(t, to, spec, collection)
 }
 
 // kernelSeries is the running kernel's version without the part that fixes change.

@@ -19,12 +19,15 @@ static __s64 (*const csum_diff)(const void *from, __u32 from_size, const void *t
 static long (*const skb_change_type)(struct __sk_buff *skb, __u32 type) = (void *)32;
 static long (*const skb_change_tail)(struct __sk_buff *skb, __u32 len, __u64 flags) = (void *)38;
 static long (*const skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)39;
+static __u64 (*const socket_cookie)(void *ctx) = (void *)46;
 static long (*const skb_adjust_room)(struct __sk_buff *skb, __s32 diff, __u32 mode, __u64 flags) = (void *)50;
 static long (*const fib_lookup)(void *skb, struct fib_lookup *params, __s32 size, __u32 flags) = (void *)69;
 static __u64 (*const jiffies64)(void) = (void *)118;
+static __u64 (*const netns_cookie)(void *ctx) = (void *)122;
 static void *(*const ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (void *)131;
 static __u64 (*const coarse_ns)(void) = (void *)160;
 static void (*const ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 static __u64 (*const ringbuf_query)(void *ringbuf, __u64 flags) = (void *)134;
 static long (*const redirect_neigh)(__u32 ifindex, struct next_hop *next, __s32 size, __u64 flags) = (void *)152;
 static long (*const redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;
+static long (*const set_retval)(__s32 value) = (void *)187;

@@ -95,6 +95,26 @@ struct __sk_buff {
 	__u32 gso_size;
 };
 
+/* The context of a program at a socket's calls; the verifier knows it by this name. */
+struct bpf_sock_addr {
+	__u32 user_family;
+	__u32 user_ip4; /* network order, as the ones below */
+	__u32 user_ip6[4];
+	__u32 user_port; /* in the low 16 bits */
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+	__u32 msg_src_ip4;
+	__u32 msg_src_ip6[4];
+	__u64 sk;
+};
+_Static_assert(sizeof(struct bpf_sock_addr) == 72, "ABI of the kernel");
+
+/* Verdicts of a program at a socket's calls: REFUSE gives the caller an error. */
+enum { SOCKET_REFUSE = 0, SOCKET_PROCEED = 1 };
+
+enum { ECONNREFUSED = 111 };
+
 /* Verdicts of a tcx program. NEXT lets the following program, or the stack, have the packet. */
 enum { TCX_NEXT = -1, TCX_PASS = 0, TCX_DROP = 2, TCX_REDIRECT = 7 };
 
