@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // Copyright The weft Authors
 
-/* The one object: all programs with the maps they share. */
+/* The object of all programs that packets meet, with the maps they share. */
 
 #include "from_endpoint.c"
 #include "from_host.c"

@@ -45,17 +45,7 @@ func Cleanup(ctx context.Context, cfg CleanupConfig) error {
 }
 
 func cleanupPins(p pins) error {
-	entries, err := os.ReadDir(p.links())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("pins: %w", err)
-	}
-	var errs []error
-	for _, e := range entries {
-		if err := unpinLink(filepath.Join(p.links(), e.Name())); err != nil {
-			errs = append(errs, fmt.Errorf("detach %s: %w", e.Name(), err))
-		}
-	}
-	errs = append(errs, removePins(string(p)))
+	errs := []error{unpinLinks(p.links()), unpinLinks(p.sockets()), removePins(string(p))}
 	// The directory above is of all nodes of the machine: it goes with the last one.
 	_ = os.Remove(filepath.Dir(string(p)))
 	return errors.Join(errs...)

@@ -63,6 +63,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		pressure = 1
 	}
 	gauge("flows_pressure", "1 while new flows begin in the map that evicts.", pressure)
+	e.sockets.collect(gauge, counter)
 	counter("flows_removed_total", "Flow entries that sweeps removed.", float64(e.flows.removed.Load()))
 	for _, s := range e.reconcilers() {
 		gauge("rows_failed", "Rows whose last attempt to write them failed.", float64(s.Failed), "map", s.Name)

@@ -71,9 +71,15 @@ type Config struct {
 	// MTU of endpoint devices, in bytes. 0: the underlay's, followed when it changes.
 	MTU int
 
+	// SocketLB is whose sockets are given backends when they connect or send.
+	SocketLB SocketLB
+	// SocketCgroup is the cgroup, of version 2, whose processes' sockets that is about. Empty:
+	// /sys/fs/cgroup.
+	SocketCgroup string
+
 	// Sizes of maps in entries; 0 is the default of DefaultConfig.
 	MaxFlows, MaxYoungFlows, MaxEndpoints, MaxIPCache, MaxPrefixes uint32
-	MaxNodes, MaxFrontends, MaxBackends, MaxFragments              uint32
+	MaxNodes, MaxFrontends, MaxBackends, MaxFragments, MaxSockets  uint32
 	// EventBytes is the size of the event ring, a power of two. 0: default.
 	EventBytes uint32
 
@@ -88,6 +94,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		BPFRoot:         "/sys/fs/bpf",
+		SocketCgroup:    "/sys/fs/cgroup",
 		IPv4:            true,
 		MaxFlows:        512 << 10,
 		MaxYoungFlows:   64 << 10,
@@ -98,6 +105,7 @@ func DefaultConfig() Config {
 		MaxFrontends:    64 << 10,
 		MaxBackends:     128 << 10,
 		MaxFragments:    8 << 10,
+		MaxSockets:      64 << 10,
 		EventBytes:      4 << 20,
 		GCInterval:      30 * time.Second,
 		RefreshInterval: 30 * time.Second,
@@ -117,6 +125,7 @@ func (c Config) withDefaults() Config {
 		{&c.MaxFrontends, &d.MaxFrontends},
 		{&c.MaxBackends, &d.MaxBackends},
 		{&c.MaxFragments, &d.MaxFragments},
+		{&c.MaxSockets, &d.MaxSockets},
 		{&c.EventBytes, &d.EventBytes},
 	} {
 		if *f.v == 0 {
@@ -125,6 +134,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.BPFRoot == "" {
 		c.BPFRoot = d.BPFRoot
+	}
+	if c.SocketCgroup == "" {
+		c.SocketCgroup = d.SocketCgroup
 	}
 	if c.GCInterval == 0 {
 		c.GCInterval = d.GCInterval
@@ -155,7 +167,7 @@ func (c Config) programs(pinPath string) bpf.Config {
 	b.MaxFlows, b.MaxYoungFlows = c.MaxFlows, c.MaxYoungFlows
 	b.MaxIPCache, b.MaxPrefixes, b.MaxNodes = c.MaxIPCache, c.MaxPrefixes, c.MaxNodes
 	b.MaxFrontends, b.MaxBackends, b.MaxFragments = c.MaxFrontends, c.MaxBackends, c.MaxFragments
-	b.EventBytes = c.EventBytes
+	b.EventBytes, b.MaxSockets = c.EventBytes, c.MaxSockets
 	return b
 }
 
@@ -170,6 +182,9 @@ func (c Config) Validate() error {
 	}
 	if c.Mode != ModeNative && c.Mode != ModeVXLAN {
 		bad("%v: want native or vxlan", c.Mode)
+	}
+	if c.SocketLB > SocketLBAll {
+		bad("%v: want off, host or all", c.SocketLB)
 	}
 	if !c.IPv4 && !c.IPv6 {
 		bad("no address family is on")
@@ -199,6 +214,7 @@ func (c Config) Validate() error {
 		{"frontends", c.MaxFrontends},
 		{"backends", c.MaxBackends},
 		{"fragments", c.MaxFragments},
+		{"sockets", c.MaxSockets},
 	} {
 		if m.size < minMapSize {
 			bad("map size of %s: %d, want at least %d", m.name, m.size, minMapSize)

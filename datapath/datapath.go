@@ -73,7 +73,7 @@ func (d *Datapath) Run(ctx context.Context) error {
 	d.log.Info("datapath is ready", "mode", d.cfg.Mode.String(), "underlay", e.keeper.underlay().name)
 
 	group, ctx := errgroup.WithContext(ctx)
-	for name, run := range map[string]func(context.Context) error{
+	parts := map[string]func(context.Context) error{
 		"generation":            e.gen.Run,
 		"derive ipcache":        func(ctx context.Context) error { return deriveIPCache(ctx, d.cfg, d.tables, d.ipcache) },
 		"reconcile endpoints":   e.endpointRec.Run,
@@ -84,7 +84,12 @@ func (d *Datapath) Run(ctx context.Context) error {
 		"watch the kernel":      e.keeper.watchKernel,
 		"watch nodes":           e.keeper.watchTables,
 		"follow paths to nodes": e.followPaths,
-	} {
+		"keep sockets":          e.sockets.Run,
+	}
+	if e.namespaceRec != nil {
+		parts["reconcile namespaces"] = e.namespaceRec.Run
+	}
+	for name, run := range parts {
 		group.Go(func() error {
 			if err := run(ctx); err != nil {
 				return fmt.Errorf("datapath: %s: %w", name, err)

@@ -20,6 +20,7 @@ type engine struct {
 	objects  *bpf.Objects
 	attacher *attacher
 	keeper   *keeper
+	sockets  *sockets
 
 	gen         *generation
 	nodes       *nodeMap
@@ -31,6 +32,8 @@ type engine struct {
 	endpointRec *state.Reconciler[uint16, LocalEndpoint]
 	ipcacheRec  *state.Reconciler[netip.Prefix, IPCacheEntry]
 	serviceRec  *state.Reconciler[service.Frontend, service.Service]
+	// namespaceRec is nil where sockets of endpoints are not given backends.
+	namespaceRec *state.Reconciler[uint16, LocalEndpoint]
 
 	endpoints endpointLocks
 	pathKick  chan struct{} // holds one request to ask for path MTUs
@@ -51,10 +54,12 @@ func startEngine(d *Datapath) (_ *engine, err error) {
 	if err := e.pins.make(d.cfg.BPFRoot); err != nil {
 		return nil, err
 	}
-	var old []string
-	if e.objects, old, err = load(e.pins, d.cfg); err != nil {
+	l, old, err := load(e.pins, d.cfg)
+	if err != nil {
 		return nil, err
 	}
+	e.objects = l.objects
+	e.sockets = &sockets{cfg: d.cfg, pins: e.pins, log: d.log, objects: l.sockets, refused: l.refused}
 	e.attacher = &attacher{host: e.host, pins: e.pins, objects: e.objects}
 	e.keeper = newKeeper(e)
 	if err := e.openMaps(); err != nil {
@@ -66,6 +71,9 @@ func startEngine(d *Datapath) (_ *engine, err error) {
 	}
 	if err := e.keeper.ensure(); err != nil {
 		return nil, err
+	}
+	if err := e.sockets.ensure(); err != nil {
+		d.log.Warn("programs at sockets are not as they should be", "error", err)
 	}
 	for _, dir := range old {
 		if err := removePins(dir); err != nil {
@@ -112,6 +120,22 @@ func (e *engine) openMaps() (err error) {
 	e.endpointRec = state.NewReconciler(e.reconcilerConfig("endpoints"), d.tables.Endpoints, state.Ops[uint16, LocalEndpoint](e.endpointOps), d.log)
 	e.ipcacheRec = state.NewReconciler(e.reconcilerConfig("ipcache"), d.ipcache, state.Ops[netip.Prefix, IPCacheEntry](e.ipcacheOps), d.log)
 	e.serviceRec = state.NewReconciler(e.reconcilerConfig("services"), d.tables.Frontends, state.Ops[service.Frontend, service.Service](e.services), d.log)
+	return e.openSockets()
+}
+
+// openSockets reads which namespaces the programs at sockets serve, and makes what writes them.
+func (e *engine) openSockets() error {
+	if e.sockets.objects == nil {
+		return nil
+	}
+	endpoints := e.d.cfg.SocketLB == SocketLBAll
+	ops, err := openNamespaces(e.sockets.objects, e.host, endpoints)
+	if err != nil {
+		return err
+	}
+	if endpoints {
+		e.namespaceRec = state.NewReconciler(e.reconcilerConfig("namespaces"), e.d.tables.Endpoints, state.Ops[uint16, LocalEndpoint](ops), e.d.log)
+	}
 	return nil
 }
 
@@ -122,6 +146,7 @@ func (e *engine) reconcilerConfig(name string) state.ReconcilerConfig {
 
 // Close lets go of everything and changes nothing.
 func (e *engine) Close() {
+	e.sockets.Close()
 	if e.objects != nil {
 		e.objects.Close()
 	}
@@ -149,5 +174,9 @@ func (h *host) pathMTU(to netip.Addr) int {
 
 // reconcilers are the states of what writes maps.
 func (e *engine) reconcilers() []state.ReconcilerStatus {
-	return []state.ReconcilerStatus{e.endpointRec.Status(), e.ipcacheRec.Status(), e.serviceRec.Status()}
+	all := []state.ReconcilerStatus{e.endpointRec.Status(), e.ipcacheRec.Status(), e.serviceRec.Status()}
+	if e.namespaceRec != nil {
+		all = append(all, e.namespaceRec.Status())
+	}
+	return all
 }

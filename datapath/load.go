@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -15,15 +16,22 @@ import (
 	"github.com/weft-net/weft/bpf"
 )
 
+// loaded are the programs of one run.
+type loaded struct {
+	objects *bpf.Objects
+	sockets *bpf.Sockets // nil: not wanted, or refused
+	refused error        // why sockets could not be loaded
+}
+
 // load loads the programs with the maps that are pinned, or with new ones. old are directories of
 // maps that no longer count, to be removed once the new programs are attached.
 //
 // If the layout or the size of a map differs from what is pinned, the maps move to a new directory:
 // those that fit are the same maps, of the others the rows are copied if only the size differs.
-func load(p pins, cfg Config) (_ *bpf.Objects, old []string, err error) {
+func load(p pins, cfg Config) (_ loaded, old []string, err error) {
 	versions, err := p.versions()
 	if err != nil {
-		return nil, nil, err
+		return loaded{}, nil, err
 	}
 	current := 1
 	if len(versions) > 0 {
@@ -33,18 +41,34 @@ func load(p pins, cfg Config) (_ *bpf.Objects, old []string, err error) {
 		}
 	}
 	if err := os.MkdirAll(p.maps(current), 0o700); err != nil {
-		return nil, nil, fmt.Errorf("pins: %w", err)
+		return loaded{}, nil, fmt.Errorf("pins: %w", err)
 	}
-	objects, err := bpf.Load(cfg.programs(p.maps(current)))
+	l, err := loadFrom(cfg, p.maps(current))
 	var layout *bpf.LayoutError
 	if !errors.As(err, &layout) {
-		return objects, old, err
+		return l, old, err
 	}
 	if err := moveMaps(p, cfg, current, current+1); err != nil {
-		return nil, nil, fmt.Errorf("maps of another layout: %w", err)
+		return loaded{}, nil, fmt.Errorf("maps of another layout: %w", err)
 	}
-	objects, err = bpf.Load(cfg.programs(p.maps(current + 1)))
-	return objects, append(old, p.maps(current)), err
+	l, err = loadFrom(cfg, p.maps(current+1))
+	return l, append(old, p.maps(current)), err
+}
+
+// loadFrom loads the programs with the maps of a directory. What is wrong with the programs at sockets is
+// no error, unless it is a map's layout.
+func loadFrom(cfg Config, dir string) (l loaded, err error) {
+	programs := cfg.programs(dir)
+	if l.objects, err = bpf.Load(programs); err != nil || cfg.SocketLB == SocketLBOff {
+		return l, err
+	}
+	l.sockets, l.refused = bpf.LoadSockets(programs, l.objects)
+	var layout *bpf.LayoutError
+	if errors.As(l.refused, &layout) {
+		l.objects.Close()
+		return loaded{}, l.refused
+	}
+	return l, nil
 }
 
 // moveMaps makes the maps of a new version from those of the one before. The rename at the end is
@@ -57,11 +81,11 @@ func moveMaps(p pins, cfg Config, from, to int) error {
 	if err := os.Mkdir(next, 0o700); err != nil {
 		return fmt.Errorf("pins: %w", err)
 	}
-	spec, err := bpf.Spec(cfg.programs(next))
+	specs, err := mapSpecs(cfg, next)
 	if err != nil {
 		return err
 	}
-	for name, ms := range spec.Maps {
+	for name, ms := range specs {
 		if ms.Pinning != ebpf.PinByName {
 			continue
 		}
@@ -73,6 +97,23 @@ func moveMaps(p pins, cfg Config, from, to int) error {
 		return fmt.Errorf("pins: %w", err)
 	}
 	return nil
+}
+
+// mapSpecs are the maps of all programs that are wanted, by name.
+func mapSpecs(cfg Config, dir string) (map[string]*ebpf.MapSpec, error) {
+	spec, err := bpf.Spec(cfg.programs(dir))
+	if err != nil {
+		return nil, err
+	}
+	if cfg.SocketLB == SocketLBOff {
+		return spec.Maps, nil
+	}
+	atSockets, err := bpf.SocketSpec(cfg.programs(dir))
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(spec.Maps, atSockets.Maps)
+	return spec.Maps, nil
 }
 
 func moveMap(spec *ebpf.MapSpec, from, to string) error {

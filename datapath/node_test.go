@@ -81,7 +81,7 @@ func testConfig(name string) Config {
 	cfg.IPv4, cfg.IPv6 = true, true
 	cfg.MaxFlows, cfg.MaxYoungFlows, cfg.MaxIPCache, cfg.MaxPrefixes = 4096, 1024, 4096, 1024
 	cfg.MaxEndpoints, cfg.MaxNodes, cfg.MaxFrontends, cfg.MaxBackends, cfg.MaxFragments = 256, 64, 256, 1024, 128
-	cfg.EventBytes = 1 << 16
+	cfg.EventBytes, cfg.MaxSockets = 1<<16, 1024
 	cfg.RefreshInterval = time.Second
 	return cfg
 }

@@ -20,6 +20,7 @@ import (
 //
 //	<root>/weft/<node>/maps<n>/<map>         the highest n counts; the others are of older layouts
 //	<root>/weft/<node>/links/<device>_<program>
+//	<root>/weft/<node>/sockets/<program>     links to a cgroup
 type pins string
 
 // pinsOf is the directory of a node. The BPF file system refuses names with a dot.
@@ -42,6 +43,8 @@ func PinnedNodes(root string) ([]string, error) {
 }
 
 func (p pins) links() string { return filepath.Join(string(p), "links") }
+
+func (p pins) sockets() string { return filepath.Join(string(p), "sockets") }
 
 func (p pins) maps(version int) string {
 	return filepath.Join(string(p), "maps"+strconv.Itoa(version))

@@ -68,7 +68,7 @@ func (d *Datapath) Status() []Line {
 	for _, s := range e.reconcilers() {
 		lines = append(lines, mapLine(s))
 	}
-	return append(lines, flowLine(e), eventLine(e))
+	return append(lines, e.sockets.line(), flowLine(e), eventLine(e))
 }
 
 func deviceLine(r report) Line {
