@@ -21,6 +21,13 @@ const (
 	ModeNative = "native"
 )
 
+// Whose sockets are given backends of services when they connect or send.
+const (
+	SocketLBOff  = "off"
+	SocketLBHost = "host" // those of the node's own processes
+	SocketLBAll  = "all"  // and those of endpoints
+)
+
 // Families of addresses that endpoints get.
 const (
 	Family4    = "4"
@@ -43,6 +50,8 @@ type Config struct {
 	Mode         string
 	Underlay     string // device towards the other nodes; empty: the one that has the first address
 	MTU          int    // of endpoint devices, bytes; 0 follows the underlay
+	SocketLB     string // whose sockets are given backends of services
+	SocketCgroup string // whose processes those are; a cgroup of version 2
 
 	BPFFS    string // mount point of the BPF file system; pins go below weft/<node>
 	StateDir string // endpoints and checkpoints; survives restarts
@@ -71,6 +80,7 @@ type MapSizes struct {
 	Nodes                    uint32
 	Frontends, Backends      uint32
 	Fragments                uint32
+	Sockets                  uint32
 	EventBytes               uint32 // of the ring buffer; a power of two, at least one page
 	Endpoints                uint32
 }
@@ -83,6 +93,7 @@ func DefaultConfig() Config {
 		MaxClusters: 255,
 		Family:      FamilyDual,
 		Mode:        ModeVXLAN,
+		SocketLB:    SocketLBOff,
 		BPFFS:       "/sys/fs/bpf",
 		StateDir:    "/var/lib/weft",
 		Socket:      "/run/weft/agent.sock",
@@ -93,8 +104,9 @@ func DefaultConfig() Config {
 		Maps: MapSizes{
 			Flows: d.MaxFlows, YoungFlows: d.MaxYoungFlows, IPCache: d.MaxIPCache, IPCachePrefixes: d.MaxPrefixes,
 			Nodes: d.MaxNodes, Frontends: d.MaxFrontends, Backends: d.MaxBackends, Fragments: d.MaxFragments,
-			EventBytes: d.EventBytes, Endpoints: d.MaxEndpoints,
+			EventBytes: d.EventBytes, Endpoints: d.MaxEndpoints, Sockets: d.MaxSockets,
 		},
+		SocketCgroup: d.SocketCgroup,
 	}
 }
 
@@ -151,6 +163,7 @@ func (c Config) validateNames(bad report) {
 			"%d is not within 1 to %d", c.ClusterID, c.MaxClusters)
 	}
 	oneOf(bad, "mode", c.Mode, ModeVXLAN, ModeNative)
+	oneOf(bad, "socket-lb", c.SocketLB, SocketLBOff, SocketLBHost, SocketLBAll)
 	oneOf(bad, "family", c.Family, Family4, Family6, FamilyDual)
 	oneOf(bad, "log-level", c.LogLevel, "debug", "info", "warn", "error")
 	oneOf(bad, "log-format", c.LogFormat, "text", "json")
@@ -250,6 +263,7 @@ func validatePrefix(bad report, key string, p netip.Prefix) {
 func (c Config) validatePaths(bad report) {
 	for _, p := range []struct{ key, path string }{
 		{"bpffs", c.BPFFS}, {"state-dir", c.StateDir}, {"socket", c.Socket}, {"etcd", c.Etcd},
+		{"socket-lb-cgroup", c.SocketCgroup},
 	} {
 		switch {
 		case p.path == "":

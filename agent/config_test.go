@@ -84,6 +84,8 @@ func TestConfig_Validate(t *testing.T) {
 		{"too-many-endpoints", func(c *Config) { c.Maps.Endpoints = 65537 }, []string{"map-endpoints"}},
 		{"ring-not-a-power", func(c *Config) { c.Maps.EventBytes = 5000 }, []string{"map-events"}},
 		{"map-too-small", func(c *Config) { c.Maps.Flows = 0 }, []string{"map-flows"}},
+		{"socket-lb", func(c *Config) { c.SocketLB = "endpoints" }, []string{"socket-lb"}},
+		{"relative-cgroup", func(c *Config) { c.SocketCgroup = "weft.slice" }, []string{"socket-lb-cgroup"}},
 		{"device-name", func(c *Config) { c.Underlay = "a-name-that-is-too-long" }, []string{"underlay"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -93,6 +95,17 @@ func TestConfig_Validate(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// TestApplyYAML_Off: YAML takes the word for a boolean, with quotes for a word.
+func TestApplyYAML_Off(t *testing.T) {
+	for _, text := range []string{"off", "'off'"} {
+		c := goodConfig()
+		c.SocketLB = SocketLBAll
+		if err := errors.Join(c.ApplyYAML([]byte("socket-lb: "+text)), c.Validate()); err != nil || c.SocketLB != SocketLBOff {
+			t.Errorf("%s: %q, %v", text, c.SocketLB, err)
+		}
 	}
 }
 

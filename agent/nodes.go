@@ -63,7 +63,8 @@ func (c Config) datapath() datapath.Config {
 	d.MaxFlows, d.MaxYoungFlows, d.MaxFragments = c.Maps.Flows, c.Maps.YoungFlows, c.Maps.Fragments
 	d.MaxIPCache, d.MaxPrefixes, d.MaxNodes = c.Maps.IPCache, c.Maps.IPCachePrefixes, c.Maps.Nodes
 	d.MaxFrontends, d.MaxBackends, d.MaxEndpoints = c.Maps.Frontends, c.Maps.Backends, c.Maps.Endpoints
-	d.EventBytes = c.Maps.EventBytes
+	d.EventBytes, d.MaxSockets, d.SocketCgroup = c.Maps.EventBytes, c.Maps.Sockets, c.SocketCgroup
+	d.SocketLB, _ = datapath.ParseSocketLB(c.SocketLB) // Validate has refused any other
 	return d
 }
 

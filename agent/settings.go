@@ -51,6 +51,8 @@ func (c *Config) Settings() []Setting {
 		{"mode", "path between nodes: vxlan or native", text(&c.Mode)},
 		{"underlay", "device towards the other nodes; empty is the one that has the first address", text(&c.Underlay)},
 		{"mtu", "MTU of endpoint devices; 0 follows the underlay", integer(&c.MTU)},
+		{"socket-lb", "whose sockets are given backends of services: off, host or all", switchable(&c.SocketLB)},
+		{"socket-lb-cgroup", "cgroup (version 2) of the processes that socket-lb is about", text(&c.SocketCgroup)},
 		{"bpffs", "mount point of the BPF file system", text(&c.BPFFS)},
 		{"state-dir", "where endpoints are kept across restarts", text(&c.StateDir)},
 		{"socket", "unix socket of the local API", text(&c.Socket)},
@@ -85,6 +87,7 @@ func (m *MapSizes) settings() []mapSetting {
 		{"map-frontends", "frontends of services", &m.Frontends, 1},
 		{"map-backends", "backends of services", &m.Backends, 1},
 		{"map-fragments", "datagrams in fragments at a time", &m.Fragments, 64},
+		{"map-sockets", "what sockets were given, with socket-lb", &m.Sockets, 64},
 		{"map-events", "bytes of the event ring", &m.EventBytes, 4096},
 		{"map-endpoints", "slots of endpoints, the highest slot plus one", &m.Endpoints, 2},
 	}
@@ -97,6 +100,21 @@ func text(p *string) Value { return (*textValue)(p) }
 func (v *textValue) Set(s string) error { *v = textValue(s); return nil }
 func (v *textValue) String() string     { return string(*v) }
 func (v *textValue) Type() string       { return "string" }
+
+// switchValue is a text that may be "off", which YAML takes for the boolean when it has no quotes.
+type switchValue string
+
+func switchable(p *string) Value { return (*switchValue)(p) }
+
+func (v *switchValue) Set(s string) error {
+	if s == "false" {
+		s = "off"
+	}
+	*v = switchValue(s)
+	return nil
+}
+func (v *switchValue) String() string { return string(*v) }
+func (v *switchValue) Type() string   { return "string" }
 
 type durationValue time.Duration
 
