@@ -57,8 +57,14 @@ type Config struct {
 
 	History  cache.History
 	Progress time.Duration // between two notifications of progress to a watch that asked for them
+	// Coalesce is how long a stream that was told of a change is told of no other: what happens meanwhile
+	// goes out together. 0: each change is told at once.
+	Coalesce time.Duration
 	Limits   Limits
 }
+
+// longestCoalesce is more than anybody waits for a change.
+const longestCoalesce = time.Minute
 
 // betweenTurns lies between what replicas do one after another.
 const betweenTurns = 30 * time.Second
@@ -135,6 +141,9 @@ func (c Config) Validate() error {
 	if c.Progress < 100*time.Millisecond {
 		add("progress", "%v is too short", c.Progress)
 	}
+	if c.Coalesce < 0 || c.Coalesce > longestCoalesce {
+		add("coalesce", "%v is not between 0 (off) and %v; 20ms saves most of what there is to save", c.Coalesce, longestCoalesce)
+	}
 	l := c.Limits
 	if l.Connections <= 0 || l.Streams <= 0 || l.Watches <= 0 || l.Requests <= 0 || l.Bytes <= 0 || l.Large <= 0 || l.Stuck <= 0 {
 		add("limits", "each must be positive")
@@ -162,6 +171,7 @@ type configFile struct {
 	HistoryRevisions *int       `json:"history-revisions"`
 	HistoryBytes     *int64     `json:"history-bytes"`
 	Progress         *string    `json:"progress"`
+	Coalesce         *string    `json:"coalesce"`
 	MaxConnections   *int       `json:"max-connections"`
 	MaxStreams       *int       `json:"max-streams"`
 	MaxWatches       *int       `json:"max-watches"`
@@ -189,6 +199,7 @@ func parseConfig(b []byte) (Config, error) {
 		HistoryRevisions: &c.History.Revisions,
 		HistoryBytes:     &c.History.Bytes,
 		Progress:         d.Text("progress", &c.Progress),
+		Coalesce:         d.Text("coalesce", &c.Coalesce),
 		MaxConnections:   &c.Limits.Connections,
 		MaxStreams:       &c.Limits.Streams,
 		MaxWatches:       &c.Limits.Watches,

@@ -38,6 +38,7 @@ history-age: 5m
 history-revisions: 1000
 history-bytes: 1000000
 progress: 30s
+coalesce: 20ms
 max-connections: 7
 max-streams: 1
 max-watches: 2
@@ -71,8 +72,8 @@ func TestConfig_IsReadFromAFile(t *testing.T) {
 		CAFile: "/etc/weft/peers.crt", CertFile: "/etc/weft/server.crt", KeyFile: "/etc/weft/server.key", Metrics: "127.0.0.1:9962",
 		ClusterID: 300, MaxClusters: 511, MeshDir: "/etc/weft/mesh", StateDir: "/var/lib/weft-apiserver",
 		History:  cache.History{Age: 5 * time.Minute, Revisions: 1000, Bytes: 1_000_000},
-		Progress: 30 * time.Second,
-		Limits:   Limits{Connections: 7, Streams: 1, Watches: 2, Requests: 3, Bytes: 4, Large: 5, Stuck: 6 * time.Second},
+		Progress: 30 * time.Second, Coalesce: 20 * time.Millisecond,
+		Limits: Limits{Connections: 7, Streams: 1, Watches: 2, Requests: 3, Bytes: 4, Large: 5, Stuck: 6 * time.Second},
 		Join: Join{
 			Listen: ":32380", Endpoints: []string{"east.mesh.example:32380"}, Mode: "native",
 			PeerCACert: "/etc/weft/peer.crt", PeerCAKey: "/etc/weft/peer.key", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
@@ -113,6 +114,8 @@ func TestConfig_SaysWhatIsWrong(t *testing.T) {
 		{"history-bytes: 1000000", "history-bytes: 0", "history: "},
 		{"progress: 30s", "progress: 1ms", "progress: "},
 		{"progress: 30s", "progress: soon", `"soon" is not a duration`},
+		{"coalesce: 20ms", "coalesce: 1h", "coalesce: 1h0m0s is not between"},
+		{"coalesce: 20ms", "coalesce: -1ms", "coalesce: "},
 		{"stuck: 6s", "stuck: 0s", "limits: "},
 		{"stuck: 6s", "stack: 6s", "stack"},
 		{`listen: ":32380"`, "listen: 32380x", "join: listen: "},

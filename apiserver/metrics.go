@@ -29,6 +29,7 @@ type reading struct {
 	reaches          float64
 	streams, watches float64
 	answered         float64
+	encoded          float64
 }
 
 func metrics() []metric {
@@ -51,6 +52,7 @@ func metrics() []metric {
 		gauge("watches", "Watches that are open.", func(r *reading) float64 { return r.watches }),
 		gauge("large_answer_bytes", "Bytes of large answers that are on their way.", func(r *reading) float64 { return float64(r.s.budget.used.Load()) }),
 		counter("events_total", "Events that were sent to watches.", func(r *reading) float64 { return float64(r.s.events.Load()) }),
+		counter("encoded_bytes_total", "Bytes of events that were encoded, once for all watches.", func(r *reading) float64 { return r.encoded }),
 		counter("unasked_reads_total", "Reads that were answered without the store's word.", func(r *reading) float64 { return r.answered }),
 		counter("refused_total", "Requests and connections over a limit.", func(r *reading) float64 { return float64(r.s.refused.Load()) }),
 		counter("stuck_total", "Calls that were ended because the client did not read.", func(r *reading) float64 { return float64(r.s.stuck.Load()) }),
@@ -76,12 +78,14 @@ func (s *Server) reading() reading {
 	r := reading{s: s, stale: number(s.cache.Stale())}
 	st := s.cache.Status()
 	r.holding, r.answered = number(!st.Holding.IsZero()), float64(st.Answered)
+	r.encoded = float64(s.encoded.Load())
 	streams, watches := s.users.totals()
 	r.streams, r.watches = float64(streams), float64(watches)
 	if gen := s.cache.Generation(); gen != nil {
 		st := gen.Store.Stats()
 		r.revision, r.keys, r.bytes = float64(st.Revision), float64(st.Keys), float64(st.Bytes)
 		r.history, r.revisions = float64(st.HistoryBytes), float64(st.Revisions)
+		r.encoded += float64(st.Encoded)
 		if !st.Oldest.IsZero() {
 			r.reaches = time.Since(st.Oldest).Seconds()
 		}

@@ -61,6 +61,7 @@ type Server struct {
 	refused atomic.Uint64  // requests and connections over a limit
 	stuck   atomic.Uint64  // calls ended because nobody read
 	events  atomic.Uint64  // delivered to watches
+	encoded atomic.Uint64  // bytes of events that were encoded for one watch only
 }
 
 // New returns a server of the etcd behind client. Nothing is read or listened to before Run.
@@ -113,6 +114,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: shortestPing, PermitWithoutStream: true}),
 		// A client that is gone without a word is found out, with its streams.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(maxCalls),
 		grpc.ConnectionTimeout(10*time.Second),

@@ -11,11 +11,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/weft-net/weft/kvstore/kvstoretest"
@@ -260,25 +258,4 @@ func waiting() int {
 	stacks := make([]byte, 8<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	return bytes.Count(stacks, []byte("watchStream).later.func")) + bytes.Count(stacks, []byte("watchStream).judge.func"))
-}
-
-func TestFragments_AreTheWhole(t *testing.T) {
-	m := &pb.WatchResponse{Header: &pb.ResponseHeader{Revision: 9}, WatchId: 3}
-	for i := range 50 {
-		m.Events = append(m.Events, &mvccpb.Event{Kv: &mvccpb.KeyValue{Key: fmt.Appendf(nil, "k%d", i), Value: make([]byte, 90_000)}})
-	}
-	parts := fragments(m)
-	whole := &pb.WatchResponse{Header: m.Header, WatchId: m.WatchId}
-	for i, p := range parts {
-		if p.Fragment != (i < len(parts)-1) || proto.Size(p) > fragmentBytes || p.WatchId != 3 || p.Header.Revision != 9 {
-			t.Errorf("part %d of %d: %d bytes, fragment %t", i, len(parts), proto.Size(p), p.Fragment)
-		}
-		whole.Events = append(whole.Events, p.Events...)
-	}
-	if len(parts) < 3 || !proto.Equal(whole, m) {
-		t.Errorf("%d parts are not the whole", len(parts))
-	}
-	if parts := fragments(&pb.WatchResponse{Events: m.Events[:1]}); len(parts) != 1 || parts[0].Fragment {
-		t.Error("a small message is divided")
-	}
 }

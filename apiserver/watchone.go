@@ -13,7 +13,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/weft-net/weft/apiserver/cache"
 )
@@ -146,47 +145,17 @@ func (ws *watchStream) judge(ctx context.Context, w *watch) {
 	})
 }
 
-// pick returns the events of some changes that a watch is for, and about how large they are.
-func (w *watch) pick(changes []cache.Change) (evs []*mvccpb.Event, size int) {
+// pick returns the events of some changes that a watch is for.
+func (w *watch) pick(changes []cache.Change) (evs []cache.Change) {
 	for _, c := range changes {
 		key := string(c.Kv.Key)
 		if key < w.from || w.to != "" && key >= w.to ||
 			w.noPut && c.Type == mvccpb.Event_PUT || w.noDelete && c.Type == mvccpb.Event_DELETE {
 			continue
 		}
-		ev := c.Event
-		size += len(c.Kv.Key) + len(c.Kv.Value) + 40
-		if w.prevKV && c.Prev != nil {
-			ev = &mvccpb.Event{Type: c.Type, Kv: c.Kv, PrevKv: c.Prev}
-			size += len(c.Prev.Key) + len(c.Prev.Value) + 40
-		}
-		evs = append(evs, ev)
+		evs = append(evs, c)
 	}
-	return evs, size
-}
-
-// fragmentBytes is above what a message of a watch is divided that may be: etcd's largest request.
-const fragmentBytes = 3 << 19
-
-// fragments divides a message that is too large and may be divided; all parts but the last say so.
-func fragments(m *pb.WatchResponse) []*pb.WatchResponse {
-	if proto.Size(m) < fragmentBytes || len(m.Events) < 2 {
-		return []*pb.WatchResponse{m}
-	}
-	var parts []*pb.WatchResponse
-	size := fragmentBytes
-	for _, ev := range m.Events {
-		n := proto.Size(ev) + 8
-		if size+n > fragmentBytes {
-			parts = append(parts, &pb.WatchResponse{Header: m.Header, WatchId: m.WatchId, Fragment: true})
-			size = 32
-		}
-		p := parts[len(parts)-1]
-		p.Events = append(p.Events, ev)
-		size += n
-	}
-	parts[len(parts)-1].Fragment = false
-	return parts
+	return evs
 }
 
 // jittered spreads an interval, so that streams that began together do not speak together.

@@ -13,6 +13,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/mem"
 
 	"github.com/weft-net/weft/apiserver/cache"
 )
@@ -35,6 +36,7 @@ type watchStream struct {
 	order   []int64 // of watches, ascending
 	next    int64   // the id that is tried next
 	asked   bool    // progress of all is still to be told
+	spoke   bool    // events were sent since the window was opened
 }
 
 func newWatchStream(s *Server, u *user, gen *cache.Generation, rpc pb.Watch_WatchServer) *watchStream {
@@ -72,21 +74,32 @@ func (ws *watchStream) receive(ctx context.Context) {
 	}
 }
 
-// serve goes round: deliver what there is, then wait for a request or for something to deliver.
+// serve goes round: deliver what there is, then wait for a request or for something to deliver. Where
+// changes are coalesced, a window is shut behind each delivery, and what happens until it opens again
+// goes out together; whatever a client asks opens it.
 func (ws *watchStream) serve(ctx context.Context) error {
 	ws.senders.Go(func() { ws.receive(ctx) })
 	defer func() { ws.user.closeWatches(len(ws.watches)) }()
 	progress := time.NewTicker(jittered(ws.cfg.Progress))
 	defer progress.Stop()
+	window := time.NewTimer(time.Hour)
+	defer window.Stop()
+	var opens <-chan time.Time // nil: the window is open
 	for {
 		rev, changed := ws.gen.Store.Changed()
-		more, err := ws.deliver(ctx, rev)
-		if err != nil {
-			return err
-		}
-		var at <-chan struct{} = changed
-		if more {
-			at = ws.closed
+		var at <-chan struct{}
+		if opens == nil {
+			more, err := ws.deliver(ctx, rev)
+			if err != nil {
+				return err
+			}
+			at = changed
+			if more {
+				at = ws.closed
+			} else if ws.spoke && ws.cfg.Coalesce > 0 {
+				window.Reset(ws.cfg.Coalesce)
+				opens, at, ws.spoke = window.C, nil, false
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -96,6 +109,7 @@ func (ws *watchStream) serve(ctx context.Context) error {
 		case err := <-ws.ended:
 			return err
 		case req := <-ws.requests:
+			opens = nil
 			if err := ws.handle(ctx, req); err != nil {
 				return err
 			}
@@ -109,6 +123,8 @@ func (ws *watchStream) serve(ctx context.Context) error {
 					return err
 				}
 			}
+		case <-opens:
+			opens = nil
 		case <-ws.wake:
 		case <-at:
 		}
@@ -178,20 +194,29 @@ func (ws *watchStream) later(ctx context.Context, w *watch, happens <-chan struc
 
 // sendEvents sends a watch what of a batch is for it. Nothing is sent where nothing is.
 func (ws *watchStream) sendEvents(ctx context.Context, w *watch, b cache.Batch) error {
-	evs, size := w.pick(b.Changes)
-	if len(evs) == 0 {
+	picked := w.pick(b.Changes)
+	if len(picked) == 0 {
 		return nil
 	}
-	w.told = true
-	if err := ws.user.spend(ctx, size); err != nil {
+	w.told, ws.spoke = true, true
+	m := &eventMessage{
+		head: &pb.WatchResponse{Header: ws.header(ws.gen, b.Through), WatchId: w.id}, events: make(mem.BufferSlice, len(picked)),
+	}
+	for i, c := range picked {
+		m.events[i] = c.Encoded
+		if w.prevKV && c.Prev != nil {
+			m.events[i] = c.EncodedWithPrev()
+			ws.encoded.Add(uint64(m.events[i].Len()))
+		}
+	}
+	if err := ws.user.spend(ctx, m.events.Len()); err != nil {
 		return err
 	}
-	ws.events.Add(uint64(len(evs)))
-	resp := &pb.WatchResponse{Header: ws.header(ws.gen, b.Through), WatchId: w.id, Events: evs}
+	ws.events.Add(uint64(len(picked)))
 	if !w.fragment {
-		return ws.send(resp)
+		return ws.send(m)
 	}
-	for _, part := range fragments(resp) {
+	for _, part := range m.fragments() {
 		if err := ws.send(part); err != nil {
 			return err
 		}
@@ -233,12 +258,13 @@ func (ws *watchStream) remove(id int64) {
 	ws.user.closeWatches(1)
 }
 
-// send sends one message and lets the others see how long that takes.
-func (ws *watchStream) send(m *pb.WatchResponse) error {
+// send sends one message, a *pb.WatchResponse or an *eventMessage, and lets the others see how long
+// that takes.
+func (ws *watchStream) send(m any) error {
 	now := time.Now()
 	ws.sending.Store(&now)
 	defer ws.sending.Store(nil)
-	return ws.rpc.Send(m)
+	return ws.rpc.SendMsg(m)
 }
 
 // fetched remembers what was read from the history for one watch: most watches of a stream want the

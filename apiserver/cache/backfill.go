@@ -85,7 +85,7 @@ func (s *Store) backfill(from int64, pasts []past) error {
 	}
 
 	old := s.view.Load()
-	entries, chains := s.chain(from, pasts)
+	entries, chains := s.chainLocked(from, pasts)
 	for _, ch := range chains {
 		if err := ch.check(old.keys.get(ch.key), base); err != nil {
 			return fmt.Errorf("back-fill: %w", err)
@@ -139,8 +139,8 @@ type chain struct {
 	change *change // of last
 }
 
-// chain makes entries and chains of older history that begins at a revision.
-func (s *Store) chain(from int64, pasts []past) ([]*entry, []*chain) {
+// chainLocked makes entries and chains of older history that begins at a revision.
+func (s *Store) chainLocked(from int64, pasts []past) ([]*entry, []*chain) {
 	entries := make([]*entry, 0, len(pasts))
 	byKey := map[string]*chain{}
 	var chains []*chain
@@ -148,6 +148,7 @@ func (s *Store) chain(from int64, pasts []past) ([]*entry, []*chain) {
 	for _, p := range pasts {
 		en := &entry{rev: p.rev, at: now, changes: make([]change, len(p.events))}
 		for i, ev := range p.events {
+			encoded := s.encodeLocked(ev)
 			v := &version{kv: ev.Kv}
 			ch := byKey[string(ev.Kv.Key)]
 			if ch == nil {
@@ -160,7 +161,7 @@ func (s *Store) chain(from int64, pasts []past) ([]*entry, []*chain) {
 			} else {
 				v.prev.Store(ch.last)
 			}
-			en.changes[i] = change{Event: &mvccpb.Event{Type: ev.Type, Kv: ev.Kv}, version: v}
+			en.changes[i] = change{Event: &mvccpb.Event{Type: ev.Type, Kv: ev.Kv}, version: v, encoded: encoded}
 			ch.last, ch.change = v, &en.changes[i]
 			en.bytes += sizeOf(ev.Kv)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc/mem"
 )
 
 // log is the history: what each revision changed, oldest first. It is complete from first on.
@@ -29,6 +30,7 @@ type entry struct {
 type change struct {
 	*mvccpb.Event
 	version *version
+	encoded mem.Buffer // as in Change
 }
 
 func (l *log) append(en *entry) {
@@ -57,6 +59,9 @@ func (l *log) prepend(first int64, older []*entry) {
 type Change struct {
 	*mvccpb.Event                  // never to be written
 	Prev          *mvccpb.KeyValue // what was before; nil: the key did not exist
+	// Encoded is the event, without Prev, as it stands in a message to a watch: a field of a
+	// WatchResponse. It is shared by all that are sent it, and never to be written either.
+	Encoded mem.Buffer
 }
 
 // Batch is a run of changes: everything that happened from a revision on up to Through, inclusive.
@@ -89,7 +94,7 @@ func (s *Store) Since(from, limit int64, prev bool) (Batch, error) {
 			return b, nil
 		}
 		for _, c := range en.changes {
-			out := Change{Event: c.Event}
+			out := Change{Event: c.Event, Encoded: c.encoded}
 			if p := c.version.prev.Load(); prev && p != nil && !p.deleted() {
 				out.Prev = p.kv
 			}

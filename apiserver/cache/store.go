@@ -59,6 +59,7 @@ type Store struct {
 	log   log
 	fill  *filling // nil: no older history is to be expected
 	bytes int64    // of the newest versions
+	coded int64    // bytes of events that were encoded
 }
 
 // view is the store at one revision.
@@ -99,7 +100,7 @@ func (s *Store) Changed() (revision int64, changed <-chan struct{}) {
 }
 
 // Apply adds the events of one revision, which must be newer than all before, in the order the etcd
-// had them.
+// had them. Their memory is the store's from now on.
 func (s *Store) Apply(revision int64, events []*mvccpb.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,6 +114,7 @@ func (s *Store) Apply(revision int64, events []*mvccpb.Event) error {
 	en := &entry{rev: revision, at: s.now(), changes: make([]change, 0, len(events))}
 	e := new(edit)
 	for _, ev := range events {
+		encoded := s.encodeLocked(ev) // before the first reader sees it
 		next := &version{kv: ev.Kv}
 		key := string(ev.Kv.Key)
 		it := v.keys.get(key)
@@ -137,7 +139,7 @@ func (s *Store) Apply(revision int64, events []*mvccpb.Event) error {
 				v.gone = v.gone.set(e, it)
 			}
 		}
-		en.changes = append(en.changes, change{Event: ev, version: next})
+		en.changes = append(en.changes, change{Event: ev, version: next, encoded: encoded})
 		en.bytes += sizeOf(ev.Kv)
 	}
 	s.log.append(en)
@@ -195,6 +197,7 @@ type Stats struct {
 	HistoryBytes int64
 	Oldest       time.Time // when the oldest of them was seen; zero: none
 	Filling      bool      // older history is still on its way
+	Encoded      int64     // bytes of events that were encoded for watches, since the store began
 }
 
 // Stats returns the sizes at this moment.
@@ -205,6 +208,7 @@ func (s *Store) Stats() Stats {
 	st := Stats{
 		Revision: v.rev, Floor: s.floor.Load(), Keys: v.keys.len() - v.gone.len(), Bytes: s.bytes,
 		Revisions: len(s.log.entries), HistoryBytes: s.log.bytes, Filling: s.fill != nil,
+		Encoded: s.coded,
 	}
 	if st.Revisions > 0 {
 		st.Oldest = s.log.entries[0].at
