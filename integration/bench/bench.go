@@ -23,13 +23,14 @@ type Config struct {
 	Family    int           // 4 or 6
 	Programs  bool          // time BPF programs too
 	Missed    int           // revisions that a node misses in C5
+	Clients   int           // that an API server has in C4, at the most
 	Weft      string        // the binary that meshes are built of
 	Progress  io.Writer     // what happens, for people; nil: nothing
 }
 
 // DefaultConfig is what the goals are defined for.
 func DefaultConfig() Config {
-	return Config{Rotations: 21, Slot: 350 * time.Millisecond, CPU: 1, Family: 4, Missed: 36_000, Weft: "build/weft"}
+	return Config{Rotations: 21, Slot: 350 * time.Millisecond, CPU: 1, Family: 4, Missed: 36_000, Clients: 1000, Weft: "build/weft"}
 }
 
 // Validate refuses what cannot give an estimate.

@@ -61,6 +61,14 @@ func rows(m Machine) []Row {
 			Measure: measureReach,
 		},
 		{
+			Name: "C4", What: "a change told to many clients over TLS: processor time and lag of the API server, etcd and its proxy",
+			Measure: measureFanout,
+		},
+		{
+			Name: "C4b", What: "what is encoded of a change for one client, and for many",
+			Measure: measureEncoding,
+		},
+		{
 			Name: "C5", What: "a node returns after many missed revisions: its maps, against one range over the rows",
 			Measure: measureReconnect,
 		},

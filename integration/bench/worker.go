@@ -36,18 +36,27 @@ const (
 //	bench worker client <cpu> <workload> <address:port> <number of addresses>
 //	bench worker reach <reachTask as JSON>
 //	bench worker etcd <directory>
+//	bench worker serve <serveTask as JSON>
+//	bench worker watch <watchTask as JSON>
 //
-// The last ends with its standard input, from which it reads commands (see runStore). The first two print a line when ready and end when their standard input does. A client runs a slot for
-// each line with a number of nanoseconds, and answers with a Slot in JSON.
+// The last three end with their standard input, from which they read commands (see runStore, runServe and
+// runWatch). The first two print a line when ready and end when their standard input does. A client runs a
+// slot for each line with a number of nanoseconds, and answers with a Slot in JSON.
 const workerArg = "worker"
 
 // runWorker is the whole life of a worker.
 func runWorker(args []string, in io.Reader, out io.Writer) error {
-	if len(args) == 2 && args[0] == "reach" {
-		return runReach(context.Background(), args[1], out)
-	}
-	if len(args) == 2 && args[0] == "etcd" {
-		return runStore(context.Background(), args[1], in, out)
+	if len(args) == 2 {
+		switch args[0] {
+		case "reach":
+			return runReach(context.Background(), args[1], out)
+		case "etcd":
+			return runStore(context.Background(), args[1], in, out)
+		case "serve":
+			return runServe(context.Background(), args[1], in, out)
+		case "watch":
+			return runWatch(context.Background(), args[1], in, out)
+		}
 	}
 	if len(args) < 4 {
 		return fmt.Errorf("worker: %d arguments, want 4 or 5", len(args))
