@@ -23,7 +23,7 @@ type Config struct {
 	Family    int           // 4 or 6
 	Programs  bool          // time BPF programs too
 	Missed    int           // revisions that a node misses in C5
-	Clients   int           // that an API server has in C4, at the most
+	Clients   int           // of an API server, at the most
 	Weft      string        // the binary that meshes are built of
 	Progress  io.Writer     // what happens, for people; nil: nothing
 }

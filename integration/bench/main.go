@@ -58,7 +58,7 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) (err err
 	flags.BoolVar(&cfg.Programs, "programs", false, "time BPF programs too, in slots of their own")
 	profile := flags.String("cpuprofile", "", "file for a profile of this process's processor time; empty: none")
 	flags.IntVar(&cfg.Missed, "missed", cfg.Missed, "revisions that a node misses in C5")
-	flags.IntVar(&cfg.Clients, "clients", cfg.Clients, "clients that an API server has at the most in C4, C4b and herd")
+	flags.IntVar(&cfg.Clients, "clients", cfg.Clients, "clients of an API server, at the most, in C4, C4b, herd and resume")
 	flags.StringVar(&cfg.Weft, "weft", cfg.Weft, "binary that meshes are built of")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -69,6 +69,14 @@ func rows(m Machine) []Row {
 			Measure: measureEncoding,
 		},
 		{
+			Name: "herd", What: "all clients list at once after a restart: time until the last has all, and memory, of etcd and the API server",
+			Measure: measureHerd,
+		},
+		{
+			Name: "resume", What: "clients that know all come back after a restart: what they are sent",
+			Measure: measureResume,
+		},
+		{
 			Name: "C5", What: "a node returns after many missed revisions: its maps, against one range over the rows",
 			Measure: measureReconnect,
 		},

@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -89,13 +91,19 @@ func (s *served) serve(ctx context.Context, kind string) error {
 	return err
 }
 
-// freeAddress is an address:port that nobody listens on.
+// freeAddress is an address:port that nobody listens on, below the ports that Linux begins connections
+// at (32768): nobody gets it while a server that had it is down.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.N(22000)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		return l.Addr().String(), l.Close()
 	}
-	return l.Addr().String(), l.Close()
 }
 
 // startTask starts a worker with a task.
@@ -116,16 +124,16 @@ func (s *served) kill(kind string) {
 // open sees to it that n clients watch what is served by kind.
 func (s *served) open(ctx context.Context, kind string, n int) error {
 	if s.clients[kind] == nil {
-		if err := s.attend(ctx, kind); err != nil {
+		if err := s.attend(ctx, kind, watchPrefix(kind)); err != nil {
 			return err
 		}
 	}
 	return s.clients[kind].ask(fmt.Sprint("open ", n), &watchAnswer{})
 }
 
-// attend starts a process of clients of a server.
-func (s *served) attend(ctx context.Context, kind string) error {
-	task := watchTask{Address: s.tasks[kind].Address, Prefix: watchPrefix(kind), Files: s.files}
+// attend starts a process of clients that look at a prefix of what is served by kind.
+func (s *served) attend(ctx context.Context, kind, prefix string) error {
+	task := watchTask{Address: s.tasks[kind].Address, Prefix: prefix, Files: s.files}
 	c, err := startTask(ctx, "watch", task, &watchAnswer{})
 	if err == nil {
 		s.clients[kind] = c
@@ -133,10 +141,10 @@ func (s *served) attend(ctx context.Context, kind string) error {
 	return err
 }
 
-// fill writes n keys of the size of ip rows where a server's clients look.
-func (s *served) fill(kind string, n int) error {
-	return atOnce(64, n, func(i int) error {
-		_, err := s.writer.Put(context.Background(), watchKey(watchPrefix(kind), i), watchValue(time.Now()), 0)
+// fill writes keys, of the size of ip rows, until there are n under a prefix that has so many.
+func (s *served) fill(ctx context.Context, prefix string, has, n int) error {
+	return atOnce(putsAtOnce, n-has, func(i int) error {
+		_, err := s.writer.Put(ctx, watchKey(prefix, has+i), watchValue(time.Now()), 0)
 		return err
 	})
 }
