@@ -41,8 +41,8 @@ test: ## every test, under the race detector (root; without it privileged tests 
 bench: build ## the benchmark table; ROWS=D1,D3 runs some (root)
 	$(GO) run ./integration/bench -rows '$(ROWS)' -missed $(MISSED)
 
-soak: ## the long runs: churn, restarts and random faults, an hour each (root)
-	WEFT_SOAK=1h $(GO) test $(RACE) -timeout 150m -run Soak -v ./operator ./integration/...
+soak: ## the long runs: churn, a million questions, restarts and random faults, an hour each (root)
+	WEFT_SOAK=1h $(GO) test $(RACE) -timeout 150m -run Soak -v ./apiserver ./operator ./integration/...
 
 fuzz: ## every fuzz target for FUZZTIME each
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \

@@ -40,35 +40,57 @@ type pair struct {
 	etcd, api pb.Watch_WatchClient
 }
 
-// rounds is how many questions are asked: WEFT_DIFFERENTIAL, or what a test run has time for.
-func rounds(t testing.TB) int {
-	if s := os.Getenv("WEFT_DIFFERENTIAL"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	return 600
-}
+// period is how many questions lie between two restarts of the same thing, where there are so many.
+const period = 20_000
 
-// TestServer_AnswersAsTheEtcd writes at random, asks both at random, and restarts and compacts
-// between: but for the ids in the header, and for what an etcd forgot and the server still knows, the
-// answers are the same.
-func TestServer_AnswersAsTheEtcd(t *testing.T) {
+// seedOf is WEFT_SEED, or another one each time, and prints it.
+func seedOf(t testing.TB) uint64 {
+	t.Helper()
 	seed := rand.Uint64()
 	if s := os.Getenv("WEFT_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("WEFT_SEED: %v", err)
+		}
 	}
-	t.Logf("seed %d", seed)
+	t.Logf("WEFT_SEED=%d", seed)
+	return seed
+}
+
+// TestServer_AnswersAsTheEtcd asks both at random. WEFT_SEED=N repeats a run that printed N,
+// WEFT_DIFFERENTIAL=N asks N questions.
+func TestServer_AnswersAsTheEtcd(t *testing.T) {
+	n := 3000 // what a test run has time for
+	if s := os.Getenv("WEFT_DIFFERENTIAL"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			t.Fatalf("WEFT_DIFFERENTIAL: %v", err)
+		}
+	}
+	answersAsTheEtcd(t, seedOf(t), n)
+}
+
+// TestSoak_AnswersAsTheEtcd does so a million times where WEFT_SOAK is set.
+func TestSoak_AnswersAsTheEtcd(t *testing.T) {
+	if os.Getenv("WEFT_SOAK") == "" {
+		t.Skip("WEFT_SOAK is not set")
+	}
+	answersAsTheEtcd(t, seedOf(t), 1_000_000)
+}
+
+// answersAsTheEtcd writes at random, asks both n questions at random, and cuts connections, restarts both
+// and compacts between: but for the ids in the header, and for what an etcd forgot and the server still
+// knows, the answers are the same.
+func answersAsTheEtcd(t *testing.T, seed uint64, n int) {
 	f := newFixture(t, nil)
-	o := &oracle{fixture: f, r: rand.New(rand.NewPCG(seed, 0)), etcd: f.dialEtcd(t), api: f.dial(t, "remote")}
-	lease, err := f.direct.Etcd().Grant(t.Context(), 3600)
+	o := &oracle{fixture: f, r: rand.New(rand.NewPCG(seed, 0)), etcd: f.dialEtcd(t)}
+	o.dialAPI(t)
+	lease, err := f.direct.Etcd().Grant(t.Context(), 24*3600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.lease = lease.ID
-	n := rounds(t)
+	every := min(n, period)
 	for i := range n {
 		if o.rev == 0 || o.r.IntN(25) == 0 {
 			o.write(t)
@@ -81,23 +103,37 @@ func TestServer_AnswersAsTheEtcd(t *testing.T) {
 		default:
 			o.read(t)
 		}
-		switch {
-		case o.r.IntN(400) == 0 && len(o.watches) < 60:
+		if o.r.IntN(400) == 0 && len(o.watches) < 60 {
 			o.watch(t)
-		case o.r.IntN(1000) == 0:
+		}
+		if o.r.IntN(1000) == 0 {
 			o.compact(t)
-		case i == n/3:
+		}
+		switch i % every {
+		case every / 3:
 			f.Proxy.Cut()
 			f.wantFresh(t)
-		case i == n/2:
+		case every / 2:
 			o.endWatches(t) // a restart ends the etcd's own
 			f.Kill()
 			f.Restart()
 			f.wantFresh(t)
 			o.etcd = f.dialEtcd(t)
+		case every * 5 / 6:
+			o.endWatches(t)
+			f.stop()
+			f.start(t, nil)
+			o.dialAPI(t)
 		}
 	}
 	o.endWatches(t)
+}
+
+// dialAPI connects to the server. What its watches are told waits for a long time to be read here, so
+// the connection takes more than one of an agent does.
+func (o *oracle) dialAPI(t *testing.T) {
+	t.Helper()
+	o.api = o.dial(t, "remote", grpc.WithInitialWindowSize(16<<20), grpc.WithInitialConnWindowSize(1<<30))
 }
 
 func (o *oracle) key() string {
