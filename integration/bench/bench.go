@@ -24,13 +24,15 @@ type Config struct {
 	Programs  bool          // time BPF programs too
 	Missed    int           // revisions that a node misses in C5
 	Clients   int           // of an API server, at the most
+	Remotes   int           // clusters that are copied in the row copies
+	Churn     time.Duration // how long rows change there
 	Weft      string        // the binary that meshes are built of
 	Progress  io.Writer     // what happens, for people; nil: nothing
 }
 
 // DefaultConfig is what the goals are defined for.
 func DefaultConfig() Config {
-	return Config{Rotations: 21, Slot: 350 * time.Millisecond, CPU: 1, Family: 4, Missed: 36_000, Clients: 1000, Weft: "build/weft"}
+	return Config{Rotations: 21, Slot: 350 * time.Millisecond, CPU: 1, Family: 4, Missed: 36_000, Clients: 1000, Remotes: 250, Churn: time.Minute, Weft: "build/weft"}
 }
 
 // Validate refuses what cannot give an estimate.

@@ -59,6 +59,8 @@ func command(ctx context.Context, args []string, out, errOut io.Writer) (err err
 	profile := flags.String("cpuprofile", "", "file for a profile of this process's processor time; empty: none")
 	flags.IntVar(&cfg.Missed, "missed", cfg.Missed, "revisions that a node misses in C5")
 	flags.IntVar(&cfg.Clients, "clients", cfg.Clients, "clients of an API server, at the most, in C4, C4b, herd and resume")
+	flags.IntVar(&cfg.Remotes, "remotes", cfg.Remotes, "clusters that are copied in the row copies, 250 at the most; 25 is the short form")
+	flags.DurationVar(&cfg.Churn, "churn", cfg.Churn, "how long rows change in the row copies")
 	flags.StringVar(&cfg.Weft, "weft", cfg.Weft, "binary that meshes are built of")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -77,6 +77,10 @@ func rows(m Machine) []Row {
 			Measure: measureResume,
 		},
 		{
+			Name: "copies", What: "the mirror copies many clusters, simulated by prefix, and follows their changes",
+			Measure: measureCopies,
+		},
+		{
 			Name: "C5", What: "a node returns after many missed revisions: its maps, against one range over the rows",
 			Measure: measureReconnect,
 		},

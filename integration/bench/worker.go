@@ -38,8 +38,10 @@ const (
 //	bench worker etcd <directory>
 //	bench worker serve <serveTask as JSON>
 //	bench worker watch <watchTask as JSON>
+//	bench worker remotes <remotesTask as JSON>
+//	bench worker copies <copyTask as JSON>
 //
-// The last three end with their standard input, from which they read commands (see runStore, runServe and
+// The last five end with their standard input, from which some read commands (see runStore, runServe and
 // runWatch). The first two print a line when ready and end when their standard input does. A client runs a
 // slot for each line with a number of nanoseconds, and answers with a Slot in JSON.
 const workerArg = "worker"
@@ -54,6 +56,10 @@ func runWorker(args []string, in io.Reader, out io.Writer) error {
 			return runStore(context.Background(), args[1], in, out)
 		case "serve":
 			return runServe(context.Background(), args[1], in, out)
+		case "remotes":
+			return runRemotes(context.Background(), args[1], in, out)
+		case "copies":
+			return runCopies(context.Background(), args[1], in, out)
 		case "watch":
 			return runWatch(context.Background(), args[1], in, out)
 		}
