@@ -7,6 +7,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -34,6 +35,7 @@ type watch struct {
 	wait     func() bool // not nil: nothing is delivered before it is true
 	told     bool        // something since the last word of progress
 	ended    chan struct{}
+	never    atomic.Bool // it begins at a revision that the store never had
 
 	prevKV, progress, fragment, noPut, noDelete bool
 }
@@ -128,11 +130,8 @@ func (ws *watchStream) judge(ctx context.Context, w *watch) {
 				close(reached)
 				return
 			case fresh:
-				select {
-				case ws.never <- w:
-				case <-w.ended:
-				case <-ctx.Done():
-				}
+				w.never.Store(true)
+				ws.poke()
 				return
 			}
 			select {

@@ -26,24 +26,30 @@ type watchStream struct {
 	gen  *cache.Generation
 	rpc  pb.Watch_WatchServer
 
-	requests chan *pb.WatchRequest
-	ended    chan error    // why the stream is over
-	never    chan *watch   // those that begin at a revision the store never had
+	requests chan request
 	wake     chan struct{} // something that a watch waited for has happened
 	sending  atomic.Pointer[time.Time]
 
 	watches map[int64]*watch
 	order   []int64 // of watches, ascending
+	round   []int64 // order, while it is gone through
+	paid    int     // bytes that the user has spent and that were not sent yet
 	next    int64   // the id that is tried next
 	asked   bool    // progress of all is still to be told
 	spoke   bool    // events were sent since the window was opened
 }
 
+// request is what a client asks, or why it will ask no more. Few channels to wait for make thousands of
+// streams that wake at the same moment cheaper.
+type request struct {
+	*pb.WatchRequest
+	err error
+}
+
 func newWatchStream(s *Server, u *user, gen *cache.Generation, rpc pb.Watch_WatchServer) *watchStream {
 	return &watchStream{
 		Server: s, user: u, gen: gen, rpc: rpc,
-		requests: make(chan *pb.WatchRequest), ended: make(chan error, 1), wake: make(chan struct{}, 1),
-		never: make(chan *watch), watches: map[int64]*watch{},
+		requests: make(chan request), wake: make(chan struct{}, 1), watches: map[int64]*watch{},
 	}
 }
 
@@ -52,23 +58,22 @@ func newWatchStream(s *Server, u *user, gen *cache.Generation, rpc pb.Watch_Watc
 func (ws *watchStream) receive(ctx context.Context) {
 	for {
 		req, err := ws.rpc.Recv()
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				ws.ended <- err
-			}
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		// What is not refused by itself waits for its turn; what is to be told goes on meanwhile.
-		if req.GetCreateRequest() == nil {
-			if err := ws.user.requests.Wait(ctx); err != nil {
+		if err == nil && req.GetCreateRequest() == nil {
+			if err = ws.user.requests.Wait(ctx); err != nil {
 				ws.refused.Add(1)
-				ws.ended <- rpctypes.ErrGRPCRequestTooManyRequests
-				return
+				err = rpctypes.ErrGRPCRequestTooManyRequests
 			}
 		}
 		select {
-		case ws.requests <- req:
+		case ws.requests <- request{req, err}:
 		case <-ctx.Done():
+			return
+		}
+		if err != nil {
 			return
 		}
 	}
@@ -106,22 +111,17 @@ func (ws *watchStream) serve(ctx context.Context) error {
 			return ctx.Err()
 		case <-ws.gen.Done():
 			return errReplaced
-		case err := <-ws.ended:
-			return err
 		case req := <-ws.requests:
+			if req.err != nil {
+				return req.err
+			}
 			opens = nil
-			if err := ws.handle(ctx, req); err != nil {
+			if err := ws.handle(ctx, req.WatchRequest); err != nil {
 				return err
 			}
 		case <-progress.C:
 			if err := ws.tellProgress(rev); err != nil {
 				return err
-			}
-		case w := <-ws.never:
-			if ws.watches[w.id] == w {
-				if err := ws.end(w, rev+1); err != nil {
-					return err
-				}
 			}
 		case <-opens:
 			opens = nil
@@ -135,8 +135,15 @@ func (ws *watchStream) serve(ctx context.Context) error {
 // there is more.
 func (ws *watchStream) deliver(ctx context.Context, rev int64) (more bool, err error) {
 	fetched := fetched{store: ws.gen.Store}
-	for _, id := range slices.Clone(ws.order) {
+	ws.round = append(ws.round[:0], ws.order...) // some may end
+	for _, id := range ws.round {
 		w := ws.watches[id]
+		if w.never.Load() {
+			if err := ws.end(w, rev+1); err != nil {
+				return false, err
+			}
+			continue
+		}
 		if w.wait != nil && !w.wait() {
 			continue
 		}
@@ -182,14 +189,19 @@ func (ws *watchStream) later(ctx context.Context, w *watch, happens <-chan struc
 		select {
 		case <-happens:
 			over.Store(true)
-			select {
-			case ws.wake <- struct{}{}:
-			default:
-			}
+			ws.poke()
 		case <-w.ended:
 		case <-ctx.Done():
 		}
 	})
+}
+
+// poke has the stream look again at what it delivers.
+func (ws *watchStream) poke() {
+	select {
+	case ws.wake <- struct{}{}:
+	default: // it is about to
+	}
 }
 
 // sendEvents sends a watch what of a batch is for it. Nothing is sent where nothing is.
@@ -209,7 +221,7 @@ func (ws *watchStream) sendEvents(ctx context.Context, w *watch, b cache.Batch) 
 			ws.encoded.Add(uint64(m.events[i].Len()))
 		}
 	}
-	if err := ws.user.spend(ctx, m.events.Len()); err != nil {
+	if err := ws.pay(ctx, m.events.Len()); err != nil {
 		return err
 	}
 	ws.events.Add(uint64(len(picked)))
@@ -221,6 +233,23 @@ func (ws *watchStream) sendEvents(ctx context.Context, w *watch, b cache.Batch) 
 			return err
 		}
 	}
+	return nil
+}
+
+// advance is the share of its user's bytes of a second that a stream spends at once: of 1 GiB 64 KiB.
+// Thousands of streams of one user that asked for each message would wait for one another.
+const advance = 1.0 / 16384
+
+// pay spends so many bytes, of what was spent in advance where that suffices.
+func (ws *watchStream) pay(ctx context.Context, bytes int) error {
+	if bytes > ws.paid {
+		n := max(bytes-ws.paid, int(float64(ws.user.bytes.Burst())*advance))
+		if err := ws.user.spend(ctx, n); err != nil {
+			return err
+		}
+		ws.paid += n
+	}
+	ws.paid -= bytes
 	return nil
 }
 

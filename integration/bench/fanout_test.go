@@ -13,7 +13,7 @@ import (
 // event, or the row ends with an error.
 func TestFanout_MeasuresEachServer(t *testing.T) {
 	cfg := Config{Rotations: 5, Clients: 6}
-	lines, err := runFanout(t.Context(), cfg, fanoutLoad{5, 500, 20, 1000})
+	lines, err := runFanout(t.Context(), cfg, fanoutLoad{5, 500, 20, 1000, [2]float64{0, 1000}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,6 +28,21 @@ func TestFanout_MeasuresEachServer(t *testing.T) {
 	}
 	if goals != 6 {
 		t.Errorf("%d lines have a goal, want 6", goals)
+	}
+}
+
+// TestFanout_IsVoidWithoutItsControl has a floor that costs what etcd does.
+func TestFanout_IsVoidWithoutItsControl(t *testing.T) {
+	f := &fanout{load: defaultFanoutLoad()}
+	slots := []watchSlot{{cpu: 1}}
+	for _, tt := range []struct {
+		floor float64
+		valid bool
+	}{{1, false}, {0.7, true}, {0.1, false}} {
+		got := f.judge([]Line{{Valid: true}}, slots, []watchSlot{{cpu: tt.floor}})
+		if got[0].Valid != tt.valid || got[0].Why == "" {
+			t.Errorf("floor/etcd %v: %+v", tt.floor, got[0])
+		}
 	}
 }
 
