@@ -16,6 +16,7 @@ import (
 type eventMessage struct {
 	head   *pb.WatchResponse // without events
 	events mem.BufferSlice
+	whole  mem.BufferSlice // head and events as they are sent; nil: the head is to be encoded yet
 }
 
 // fragmentBytes is above what a message of a watch is divided that may be: etcd's largest request.
@@ -56,6 +57,9 @@ func (c codec) Marshal(m any) (mem.BufferSlice, error) {
 	em, ok := m.(*eventMessage)
 	if !ok {
 		return c.CodecV2.Marshal(m)
+	}
+	if em.whole != nil {
+		return em.whole, nil
 	}
 	head, err := c.CodecV2.Marshal(em.head)
 	if err != nil {

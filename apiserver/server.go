@@ -56,6 +56,8 @@ type Server struct {
 	renewer Renewer       // nil: nobody renews the certificates of peers
 	member  uint64        // id of this replica
 	closed  chan struct{} // is closed
+	codec   codec         // of all messages
+	shared  atomic.Pointer[sharedMessage]
 
 	senders sync.WaitGroup // what goes on for a call beside its handler
 	refused atomic.Uint64  // requests and connections over a limit
@@ -75,6 +77,7 @@ func New(cfg Config, client *kvstore.Client, registry prometheus.Registerer, log
 	}
 	s := &Server{
 		cfg: cfg, log: log, cache: c, member: memberID(cfg.Cluster, cfg.Name), closed: make(chan struct{}),
+		codec:  newCodec(),
 		users:  &users{cluster: cfg.Cluster, limits: cfg.Limits, byName: map[string]*user{}},
 		budget: newBudget(cfg.Limits.Large),
 	}
@@ -114,7 +117,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: shortestPing, PermitWithoutStream: true}),
 		// A client that is gone without a word is found out, with its streams.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
-		grpc.ForceServerCodecV2(newCodec()),
+		grpc.ForceServerCodecV2(s.codec),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(maxCalls),
 		grpc.ConnectionTimeout(10*time.Second),

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -25,6 +26,8 @@ type watchStream struct {
 	user *user
 	gen  *cache.Generation
 	rpc  pb.Watch_WatchServer
+
+	ofGen weak.Pointer[cache.Generation] // gen
 
 	requests chan request
 	wake     chan struct{} // something that a watch waited for has happened
@@ -48,7 +51,7 @@ type request struct {
 
 func newWatchStream(s *Server, u *user, gen *cache.Generation, rpc pb.Watch_WatchServer) *watchStream {
 	return &watchStream{
-		Server: s, user: u, gen: gen, rpc: rpc,
+		Server: s, user: u, gen: gen, ofGen: weak.Make(gen), rpc: rpc,
 		requests: make(chan request), wake: make(chan struct{}, 1), watches: map[int64]*watch{},
 	}
 }
@@ -151,6 +154,13 @@ func (ws *watchStream) deliver(ctx context.Context, rev int64) (more bool, err e
 		if w.next > rev {
 			continue
 		}
+		if m := ws.made(w, rev); m != nil {
+			if err := ws.sendMessage(ctx, w, m.eventMessage); err != nil {
+				return false, err
+			}
+			w.next = m.through + 1
+			continue
+		}
 		b, err := fetched.since(w.next, w.prevKV)
 		var filling *cache.FillingError
 		var compacted *cache.CompactedError
@@ -210,7 +220,6 @@ func (ws *watchStream) sendEvents(ctx context.Context, w *watch, b cache.Batch) 
 	if len(picked) == 0 {
 		return nil
 	}
-	w.told, ws.spoke = true, true
 	m := &eventMessage{
 		head: &pb.WatchResponse{Header: ws.header(ws.gen, b.Through), WatchId: w.id}, events: make(mem.BufferSlice, len(picked)),
 	}
@@ -221,19 +230,33 @@ func (ws *watchStream) sendEvents(ctx context.Context, w *watch, b cache.Batch) 
 			ws.encoded.Add(uint64(m.events[i].Len()))
 		}
 	}
+	if of, ok := ws.messageOf(w); ok && of.term == m.head.Header.RaftTerm {
+		encoded, err := ws.codec.Marshal(m)
+		if err != nil {
+			return err
+		}
+		m.whole = encoded
+		ws.shared.Store(&sharedMessage{of, b.Through, m})
+	}
+	if w.fragment {
+		for _, part := range m.fragments() {
+			if err := ws.sendMessage(ctx, w, part); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return ws.sendMessage(ctx, w, m)
+}
+
+// sendMessage sends events to a watch.
+func (ws *watchStream) sendMessage(ctx context.Context, w *watch, m *eventMessage) error {
+	w.told, ws.spoke = true, true
 	if err := ws.pay(ctx, m.events.Len()); err != nil {
 		return err
 	}
-	ws.events.Add(uint64(len(picked)))
-	if !w.fragment {
-		return ws.send(m)
-	}
-	for _, part := range m.fragments() {
-		if err := ws.send(part); err != nil {
-			return err
-		}
-	}
-	return nil
+	ws.events.Add(uint64(len(m.events)))
+	return ws.send(m)
 }
 
 // advance is the share of its user's bytes of a second that a stream spends at once: of 1 GiB 64 KiB.

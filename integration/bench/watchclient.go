@@ -21,7 +21,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 
 	"github.com/weft-net/weft/internal/stats"
 )
@@ -302,10 +304,15 @@ func (w *watchers) list(ctx context.Context, n int) error {
 				return err
 			}
 			defer c.Close()
-			m := glance{unread: true}
-			return c.Invoke(ctx, pb.KV_Range_FullMethodName, &pb.RangeRequest{
-				Key: []byte(w.task.Prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(w.task.Prefix)),
-			}, &m)
+			for {
+				err := c.Invoke(ctx, pb.KV_Range_FullMethodName, &pb.RangeRequest{
+					Key: []byte(w.task.Prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(w.task.Prefix)),
+				}, &glance{unread: true})
+				if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
+					return err
+				}
+				time.Sleep(reconnectBackoff.BaseDelay) // the server is there, and not ready yet
+			}
 		})
 	}
 	err := g.Wait()
