@@ -35,7 +35,7 @@ type fanoutLoad struct {
 	control [2]float64
 }
 
-func defaultFanoutLoad() fanoutLoad { return fanoutLoad{100, 50, 1000, 500, [2]float64{0.55, 0.85}} }
+func defaultFanoutLoad() fanoutLoad { return fanoutLoad{60, 20, 250, 500, [2]float64{0.55, 0.85}} }
 
 // fanout is the benchmark of C4: slots by kind and number of clients.
 type fanout struct {
