@@ -476,6 +476,24 @@ func wantHeld(t *testing.T, f *fixture) {
 	}
 }
 
+// TestCache_AnEmptyViewIsNotHeld writes an epoch to a store that had nothing yet.
+func TestCache_AnEmptyViewIsNotHeld(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, Config{HoldLonger: time.Hour}, nil)
+	first := f.cache.Generation()
+	f.Proxy.Part()
+	putEpoch(t, f, 7)
+	f.Put(f.direct, "cilium/state/a", "x")
+	f.Proxy.Rejoin()
+	<-first.Done()
+	f.wantSynced(t)
+	f.wantEqual(t, 0)
+	if f.cache.Generation().ClusterID == first.ClusterID {
+		t.Error("the store has an epoch and the same cluster id as without")
+	}
+	f.wantWatchFromList(t)
+}
+
 func TestNew_Refuses(t *testing.T) {
 	if _, err := New(nil, Config{}, kvstoretest.Log(t)); err == nil {
 		t.Error("a cache of nobody's store")

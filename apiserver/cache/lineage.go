@@ -86,9 +86,10 @@ func (c *Cache) prove(ctx context.Context, gen *Generation, epoch string) (conti
 	key, mod, hash, deleted := c.witness.key, c.witness.mod, c.witness.hash, c.witness.deleted
 	c.witness.mu.Unlock()
 	if key == "" {
-		// Nothing was ever there that could be missed.
+		// Nothing was ever there that could be missed. What came meanwhile, in this store or in one
+		// that took its place, is listed.
 		if epoch != gen.Epoch {
-			return broken, nil
+			return gap, nil
 		}
 		return proven, nil
 	}
