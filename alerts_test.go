@@ -16,10 +16,10 @@ import (
 
 var (
 	metricName = regexp.MustCompile(`weft_[a-z0-9_]+`)
-	// A metric is named in one literal, or by a package's prefix and the name given to describe.
+	// A metric is named in one literal, or by a package's prefix and the name given to what makes it.
 	wholeMetric  = regexp.MustCompile(`"(weft_[a-z0-9_]+)"`)
 	metricPrefix = regexp.MustCompile(`NewDesc\("(weft_[a-z0-9_]+_)"\s*\+`)
-	metricTail   = regexp.MustCompile(`desc(?:ribe)?\("([a-z0-9_]+)"`)
+	metricTail   = regexp.MustCompile(`(?:desc(?:ribe)?|gauge|counter)\("([a-z0-9_]+)"`)
 )
 
 // TestAlerts_MetricsExist holds the alerting rules to metrics that the code exports, and to runbooks
