@@ -116,6 +116,7 @@ func TestCheck(t *testing.T) {
 		"stale-held":        {history: add(deleted(write(6, "ip/a")), table(6, rows, "ip/a"))},
 		"stale-held-value":  {add(write(6, "ip/a"), table(6, rows, "ip/a")), ErrBrokeNoStale, 3},
 		"stale-missing":     {add(write(6, "ip/c"), table(6, rows)), ErrBrokeNoStale, 3},
+		"stale-by-server":   {[]Record{base("1", 5, rows), listed(5, map[string]int64{"ip/a": 3, "ip/b": 4, "ip/lost": heldByServer})}, nil, 0},
 		"stale-list":        {[]Record{base("1", 5, rows), listed(5, map[string]int64{"ip/a": 3})}, ErrBrokeNoStale, 2},
 		"stale-unknown":     {history: add(table(9, nil))},
 		"stale-followed":    {add(Record{Kind: Followed, Store: "east", Lineage: "1", Revision: 9}, table(9, map[string]int64{"ip/a": 3})), ErrBrokeNoStale, 3},

@@ -221,7 +221,7 @@ func mutations() map[string]mutation {
 				return nil
 			}
 			rs[i].Rows = maps.Clone(rs[i].Rows)
-			rs[i].Rows["ip/z"] = 1
+			rs[i].Rows["ip/z"] = heldByServer + 1
 			return rs
 		}},
 		"row-removed": {ErrBrokeMassDelete, func(rs []Record, i int) []Record {
