@@ -36,6 +36,7 @@ type fixture struct {
 	address  string
 	registry *prometheus.Registry
 	stop     func()
+	tune     func(*Server) // before it serves; nil: nothing
 }
 
 // newFixture starts both; edit may change the server's settings.
@@ -70,6 +71,9 @@ func (f *fixture) start(t testing.TB, edit func(*Config)) {
 		t.Fatal(err)
 	}
 	f.api, f.address = s, l.Addr().String()
+	if f.tune != nil {
+		f.tune(s)
+	}
 	f.stop = kvstoretest.Go(t, func(ctx context.Context) error { return s.Serve(ctx, l) })
 	select {
 	case <-s.cache.Ready():

@@ -5,6 +5,7 @@ package apiserver
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -40,6 +41,9 @@ func (s maintenanceServer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb
 			up.Holding.UTC().Format(time.RFC3339))
 	case !up.Connected:
 		resp.Errors = append(resp.Errors, "stale: the store is away since "+up.Away.UTC().Format(time.RFC3339))
+	case up.Held.Rows > 0:
+		resp.Errors = append(resp.Errors, fmt.Sprintf("held: %d keys that the store lost and nobody deleted are served since %s; %d nodes have not said that theirs are there",
+			up.Held.Rows, up.Held.Since.UTC().Format(time.RFC3339), up.Held.Silent))
 	}
 	return resp, nil
 }

@@ -23,6 +23,7 @@ type metric struct {
 type reading struct {
 	s                *Server
 	stale, holding   float64
+	held, silent     float64
 	revision, keys   float64
 	bytes, history   float64
 	revisions        float64
@@ -41,7 +42,12 @@ func metrics() []metric {
 	}
 	return []metric{
 		gauge("stale", "Whether the store is away and its last known state is served.", func(r *reading) float64 { return r.stale }),
-		gauge("holding", "Whether the store was lost and its last view is served.", func(r *reading) float64 { return r.holding }),
+		gauge("holding", "Whether the store was lost and its last view is served, or what its successor lacks of it.",
+			func(r *reading) float64 { return r.holding }),
+		gauge("held_keys", "Keys that the store lost and nobody deleted, served beside those of its successor.",
+			func(r *reading) float64 { return r.held }),
+		gauge("held_silent_nodes", "Nodes that have not said yet that their keys are there, while any are held.",
+			func(r *reading) float64 { return r.silent }),
 		gauge("revision", "The newest revision that is known.", func(r *reading) float64 { return r.revision }),
 		gauge("keys", "Keys that are served.", func(r *reading) float64 { return r.keys }),
 		gauge("bytes", "Bytes of the keys as they are.", func(r *reading) float64 { return r.bytes }),
@@ -77,8 +83,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 func (s *Server) reading() reading {
 	r := reading{s: s, stale: number(s.cache.Stale())}
 	st := s.cache.Status()
-	r.holding, r.answered = number(!st.Holding.IsZero()), float64(st.Answered)
+	r.holding, r.answered = number(!st.Holding.IsZero() || st.Held.Rows > 0), float64(st.Answered)
 	r.encoded = float64(s.encoded.Load())
+	if r.held = float64(st.Held.Rows); st.Held.Rows > 0 {
+		r.silent = float64(st.Held.Silent)
+	}
 	streams, watches := s.users.totals()
 	r.streams, r.watches = float64(streams), float64(watches)
 	if gen := s.cache.Generation(); gen != nil {

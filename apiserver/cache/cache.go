@@ -47,9 +47,16 @@ type Config struct {
 	// HoldLimit is how long the last view of a store that was lost is served when its owners do not
 	// come back, counted while the etcd answers. Default 20 min.
 	HoldLimit time.Duration
-	// HoldLonger is how much longer a hold goes on after it could end. Replicas that have different
-	// ones do not end all streams of the mesh at the same time. Default 0.
+	// HoldLonger is how much longer a view is served after another could take its place. Replicas that
+	// have different ones do not end all streams of the mesh at the same time. Default 0.
 	HoldLonger time.Duration
+	// HoldGrace is how long nothing goes of what is held after another store took the place of the lost
+	// one: clients list it meanwhile, so that they see what goes be deleted. Default 10 s.
+	HoldGrace time.Duration
+	// HoldLinger is how long a generation goes on of which nothing is held any more. Agents keep what
+	// goes at once for half a minute, and would for much longer if the store changed meanwhile. Default
+	// 90 s.
+	HoldLinger time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -62,6 +69,8 @@ func (c Config) withDefaults() Config {
 	set(&c.Probe, 2*time.Second)
 	set(&c.RequestTimeout, 15*time.Second)
 	set(&c.HoldLimit, 20*time.Minute)
+	set(&c.HoldGrace, 10*time.Second)
+	set(&c.HoldLinger, 90*time.Second)
 	if c.Prefix == "" {
 		c.Prefix = "cilium/"
 	}
@@ -86,17 +95,25 @@ type Generation struct {
 
 	upstream uint64 // the etcd's own cluster id
 	from     int64  // nothing is fetched of what happened before; 0: the history decides
+	held     *held  // of the store before; nil: nothing is
 	done     chan struct{}
 }
 
 // Done is closed when another generation took this one's place.
 func (g *Generation) Done() <-chan struct{} { return g.done }
 
-func newGeneration(s *Store, upstream uint64, epoch string) *Generation {
+// newGeneration makes a generation of a store with what is held of the one before; nil: nothing is. A
+// replica that holds has another cluster id than one that does not, for they do not serve the same.
+func newGeneration(s *Store, upstream uint64, epoch string, last *held) *Generation {
 	h := fnv.New64a()
 	_ = binary.Write(h, binary.BigEndian, upstream) // a hash never fails
 	h.Write([]byte(epoch))
-	return &Generation{Store: s, ClusterID: max(h.Sum64(), 1), Epoch: epoch, upstream: upstream, done: make(chan struct{})}
+	if last != nil {
+		h.Write([]byte("\x00held"))
+	}
+	return &Generation{
+		Store: s, ClusterID: max(h.Sum64(), 1), Epoch: epoch, upstream: upstream, held: last, done: make(chan struct{}),
+	}
 }
 
 // Cache keeps the range of one etcd. Its methods may be called at any time; nothing is known before
@@ -116,7 +133,7 @@ type Cache struct {
 	between   time.Duration // two questions for the history
 	unread    bool          // the history of the first list is still to be fetched
 	over      time.Time     // since when the hold could end; zero: it could not
-	held      time.Duration // how long the last view of a lost store was served while the etcd answered
+	waited    time.Duration // how long the last view of a lost store was served while the etcd answered
 
 	mu     sync.Mutex
 	status Status
@@ -131,8 +148,17 @@ type Status struct {
 	Lists     uint64
 	Watches   uint64    // how often the watch began
 	Holding   time.Time // since when the last view of a lost store is served; zero: it is not
+	Held      Held      // what is served of a lost store beside its successor
 	LastError error
 	Answered  uint64 // reads that were answered without having asked the etcd
+}
+
+// Held says what is served although the store does not have it: it lost it, and its owner did not say yet
+// that it is gone.
+type Held struct {
+	Rows   int
+	Silent int       // nodes of the lost store that have not spoken
+	Since  time.Time // zero: nothing is held
 }
 
 // New returns a cache of the etcd behind a client.
@@ -204,7 +230,7 @@ func (c *Cache) session(ctx context.Context) error {
 	gen := c.gen.Load()
 	if gen == nil {
 		var err error
-		if gen, err = c.begin(ctx); err != nil {
+		if gen, err = c.begin(ctx, nil); err != nil {
 			return err
 		}
 		c.publishUnread(gen)
@@ -238,7 +264,10 @@ func (c *Cache) session(ctx context.Context) error {
 		return c.relist(ctx)
 	case epoch != gen.Epoch:
 		c.log.Info("the store has a new epoch", "epoch", epoch)
-		next := newGeneration(gen.Store, gen.upstream, epoch)
+		if gen.held != nil {
+			gen.held.renewed(epoch, gen.Store.Revision())
+		}
+		next := newGeneration(gen.Store, gen.upstream, epoch, gen.held)
 		next.from = gen.from
 		c.publish(next)
 		return errEpoch
@@ -247,6 +276,12 @@ func (c *Cache) session(ctx context.Context) error {
 	if revision > 0 {
 		err := st.create(&pb.WatchCreateRequest{WatchId: watchEpoch, Key: []byte(schema.EpochKey), StartRevision: revision})
 		if err != nil {
+			return err
+		}
+	}
+
+	if gen.held != nil {
+		if err := c.listenOwners(ctx, st, gen.held); err != nil {
 			return err
 		}
 	}
@@ -264,6 +299,9 @@ func (c *Cache) session(ctx context.Context) error {
 	err = g.Wait()
 	if compacted := (*CompactedError)(nil); errors.As(err, &compacted) {
 		return errors.Join(err, c.relist(ctx))
+	}
+	if errors.Is(err, errSettled) {
+		return c.replace(ctx, nil)
 	}
 	return err
 }
@@ -287,9 +325,17 @@ func (c *Cache) listen(ctx context.Context, st *stream, gen *Generation, message
 				first = false
 				c.back(st.askProgress)
 			}
+			if resp.WatchId == watchOwners || resp.WatchId == watchDecision {
+				if err := st.askProgress(); err != nil { // which lets go what was spoken of
+					return err
+				}
+			}
 		case <-probe.C:
 			if time.Since(last) > 3*c.cfg.Probe {
 				return errSilent
+			}
+			if err := c.watchHeld(gen.held, c.cfg.Probe); err != nil {
+				return err
 			}
 			if err := st.askProgress(); err != nil {
 				return err
@@ -298,8 +344,9 @@ func (c *Cache) listen(ctx context.Context, st *stream, gen *Generation, message
 	}
 }
 
-// begin makes a generation of what a list finds.
-func (c *Cache) begin(ctx context.Context) (*Generation, error) {
+// begin makes a generation of what a list finds, and of what it lacks of a store before it; nil: nothing
+// is held.
+func (c *Cache) begin(ctx context.Context, last *held) (*Generation, error) {
 	epoch, _, err := c.readEpoch(ctx)
 	if err != nil {
 		return nil, err
@@ -312,18 +359,30 @@ func (c *Cache) begin(ctx context.Context) (*Generation, error) {
 	c.mu.Lock()
 	c.status.Lists++
 	c.mu.Unlock()
+	if last != nil {
+		for _, kv := range l.kvs {
+			last.there(kv.Key)
+		}
+		last.renewed(epoch, l.header.Revision)
+		last.ready = time.Now().Add(c.cfg.HoldGrace)
+		l.kvs = append(l.kvs, last.all()...)
+		if len(last.rows) == 0 {
+			last = nil
+		}
+	}
 	s := NewStore(c.cfg.History, l.header.Revision, l.kvs)
-	return newGeneration(s, l.header.ClusterId, epoch), nil
+	return newGeneration(s, l.header.ClusterId, epoch, last), nil
 }
 
 // relist begins anew with what the etcd has now, when what happened meanwhile cannot be known.
 func (c *Cache) relist(ctx context.Context) error {
-	gen, err := c.begin(ctx)
+	gen, err := c.begin(ctx, c.gen.Load().held)
 	if err != nil {
 		return err
 	}
 	c.log.Info("the store was listed anew", "revision", gen.Store.Revision())
 	gen.from = gen.Store.base
 	c.publishUnread(gen)
+	c.holds(gen.held)
 	return errors.New("the store was listed anew")
 }

@@ -18,8 +18,10 @@ import (
 
 // Watches of one upstream stream.
 const (
-	watchKeys  = 1 // the range that is cached
-	watchEpoch = 2 // the epoch's key
+	watchKeys     = 1 // the range that is cached
+	watchEpoch    = 2 // the epoch's key
+	watchOwners   = 3 // what owners say of their rows, while any are held
+	watchDecision = 4 // what a person decides about them
 )
 
 // maxMessage is the largest message that is taken from the etcd.

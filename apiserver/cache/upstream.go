@@ -126,13 +126,30 @@ func (w watched) take(resp *pb.WatchResponse) error {
 		}
 		return nil
 	}
+	if h := w.gen.held; h != nil && (resp.WatchId == watchOwners || resp.WatchId == watchDecision) {
+		for _, ev := range resp.Events {
+			if ev.Type != mvccpb.Event_PUT {
+				continue
+			}
+			if resp.WatchId == watchOwners {
+				h.says(ev.Kv)
+			} else {
+				h.decided(ev.Kv)
+			}
+		}
+		return nil
+	}
 	for evs := resp.Events; len(evs) > 0; {
 		rev, n := evs[0].Kv.ModRevision, 1
 		for n < len(evs) && evs[n].Kv.ModRevision == rev {
 			n++
 		}
 		if rev > w.gen.Store.Revision() { // else it is what the watch started at
-			if err := w.gen.Store.Apply(rev, evs[:n:n]); err != nil {
+			all, err := w.withHeld(rev, evs[:n:n], time.Now())
+			if err == nil {
+				err = w.gen.Store.Apply(rev, all)
+			}
+			if err != nil {
 				return err
 			}
 			w.c.witness.see(evs[:n])
@@ -141,6 +158,9 @@ func (w watched) take(resp *pb.WatchResponse) error {
 	}
 	if len(resp.Events) == 0 && !resp.Created {
 		// Word of progress, behind all events up to there.
+		if err := w.letGo(resp.Header.Revision, time.Now()); err != nil {
+			return err
+		}
 		w.gen.Store.Advance(resp.Header.Revision)
 	}
 	w.c.heard(time.Now())
