@@ -38,8 +38,9 @@ var errNotGood = &Refusal{
 // admission is one conversation, as the issuer has it. Its steps are those of Server.admit.
 type admission struct {
 	*Server
-	conn *tls.Conn
-	log  *slog.Logger
+	conn  *tls.Conn
+	visit *visit
+	log   *slog.Logger
 
 	id    schema.TokenID
 	token row[schema.Token]
@@ -52,13 +53,13 @@ type admission struct {
 	chain trust.Chain // for the joiner
 }
 
-// admit has one conversation on a connection, and closes it.
-func (s *Server) admit(ctx context.Context, conn *tls.Conn) {
+// admit has one conversation with a visitor on a connection, and closes it.
+func (s *Server) admit(ctx context.Context, conn *tls.Conn, v *visit) {
 	log := s.log.With("from", conn.RemoteAddr().String())
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.NetConn().Close() })
 	defer stop()
-	a := &admission{Server: s, conn: conn, log: log}
+	a := &admission{Server: s, conn: conn, visit: v, log: log}
 	err := a.converse(ctx)
 	var (
 		refusal *Refusal
@@ -123,6 +124,7 @@ func (a *admission) greet(ctx context.Context) error {
 		return errNotGood
 	}
 	a.token = token
+	a.visit.known()
 	a.log = a.log.With("token", a.id.String(), "cluster", a.hello.clip())
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"golang.org/x/time/rate"
 
 	"github.com/weft-net/weft/apiserver"
 	"github.com/weft-net/weft/apiserver/trust"
@@ -70,7 +71,8 @@ func newCluster(t testing.TB, name string, id uint32, cidr string) *cluster {
 		t.Fatal(err)
 	}
 	server.poll, server.look = 10*time.Millisecond, 50*time.Millisecond
-	server.limit.SetLimit(1e6)
+	server.door.each = rate.Inf
+	server.door.all.SetLimit(rate.Inf)
 	c.server = server
 	api.RenewBy(server.Renew)
 	kvstoretest.Go(t, func(ctx context.Context) error { return api.Serve(ctx, l) })

@@ -10,11 +10,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"github.com/weft-net/weft/apiserver"
 	"github.com/weft-net/weft/kvstore"
@@ -33,8 +33,6 @@ type Config struct {
 const (
 	// fromStore is the source of rows.
 	fromStore state.Source = "etcd"
-	// maxTalks is how many conversations go on at once; more connections are closed.
-	maxTalks = 16
 	// lookAgain lies between two looks for the heartbeats of peers that are pending, and between two
 	// tries to listen.
 	lookAgain = 5 * time.Second
@@ -51,7 +49,7 @@ type Server struct {
 	log      *slog.Logger
 	poll     time.Duration // between two looks for an approval
 	look     time.Duration // between two looks for the heartbeats of pending peers
-	limit    *rate.Limiter // of connections
+	door     *door
 
 	tokens *state.Table[schema.TokenID, schema.Token]
 	peers  *state.Table[string, schema.Peer]
@@ -69,7 +67,7 @@ func New(cfg Config, client *kvstore.Client, registry prometheus.Registerer, log
 	}
 	s := &Server{
 		settings: cfg.Settings, listen: cfg.Listen, ban: cfg.Ban, client: client, log: log, poll: time.Second, look: lookAgain,
-		limit:  rate.NewLimiter(5, 20), // a joiner needs one; whoever guesses gets nowhere
+		door:   newDoor(),
 		tokens: state.NewTable[schema.TokenID]("tokens", state.Equal[schema.Token]),
 		peers:  state.NewTable[string]("peers", schema.Peer.Equal),
 	}
@@ -137,7 +135,6 @@ func (s *Server) watchTokens(ctx context.Context) error {
 	defer tokens.Close()
 	defer peers.Close()
 	var talks errgroup.Group
-	talks.SetLimit(maxTalks)
 	defer func() { _ = talks.Wait() }() // they end with ctx
 
 	// change waits until a token or a peer is another than before, or until a time.
@@ -218,13 +215,17 @@ func (s *Server) accept(ctx context.Context, l net.Listener, talks *errgroup.Gro
 			}
 			continue
 		}
-		taken := s.limit.Allow() && talks.TryGo(func() error {
-			s.admit(ctx, tls.Server(raw, s.tlsConfig()))
+		from, _ := netip.ParseAddrPort(raw.RemoteAddr().String())
+		v := s.door.enter(from.Addr(), func() { _ = raw.Close() })
+		if v == nil {
+			_ = raw.Close()
+			continue
+		}
+		talks.Go(func() error {
+			defer v.leave()
+			s.admit(ctx, tls.Server(raw, s.tlsConfig()), v)
 			return nil
 		})
-		if !taken {
-			_ = raw.Close()
-		}
 	}
 }
 
