@@ -52,6 +52,11 @@ func (a *Agent) remoteStatus(r clustermesh.RemoteStatus) *api.RemoteCluster {
 		v.Health = api.Health_HEALTH_WARNING
 		v.Hint = "repair its cluster-config, or correct " + filepath.Join(a.cfg.ClusterMeshDir, r.Name)
 	}
+	if r.Pin != nil && len(r.Pin.Beside) > 0 {
+		v.Health = api.Health_HEALTH_WARNING
+		v.Reason = strings.TrimPrefix(v.Reason+"; "+besidePin(r.Pin), "; ")
+		v.Hint = "if it has grown, join it again with a token; if not, look into " + r.Name + " before anything else"
+	}
 	if len(refused) > 0 {
 		v.Health = api.Health_HEALTH_WARNING
 		v.Reason = strings.TrimPrefix(v.Reason+"; "+strings.Join(refused, "; "), "; ")
@@ -59,6 +64,20 @@ func (a *Agent) remoteStatus(r clustermesh.RemoteStatus) *api.RemoteCluster {
 	}
 	remoteHold(v, r.Hold)
 	return v
+}
+
+// besidePin tells which pod CIDRs a remote declares that it did not join with.
+func besidePin(p *clustermesh.PinStatus) string {
+	const shown = 3
+	some := make([]string, 0, shown)
+	for _, c := range p.Beside[:min(len(p.Beside), shown)] {
+		some = append(some, c.String())
+	}
+	text := "its nodes declare pod CIDRs that it did not join with: " + strings.Join(some, ", ")
+	if more := len(p.Beside) - len(some); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // remoteHint says what to do about a remote in a phase, whose client file is named.

@@ -20,10 +20,10 @@ import (
 // what was pinned when a remote joined, then the lower cluster id. That depends on nothing that one
 // node knows and another does not, so all nodes of a cluster come to the same verdict.
 type claims struct {
-	own  string
-	pins map[string]Pin
+	own string
 
 	mu       sync.RWMutex
+	pins     map[string]Pin
 	nodes    map[schema.NodeKey]nodeClaim
 	byPrefix map[netip.Prefix][]claimant
 	// lengths counts the prefixes of each length, IPv4 then IPv6.
@@ -59,16 +59,15 @@ type claimant struct {
 
 func newClaims(own string, pins map[string]Pin) *claims {
 	c := &claims{
-		own: own, pins: pins,
+		own: own, pins: make(map[string]Pin),
 		nodes:    make(map[schema.NodeKey]nodeClaim),
 		byPrefix: make(map[netip.Prefix][]claimant),
 		declares: make(map[string]int),
 		owners:   make(map[netip.Prefix][]schema.NodeKey),
 		moved:    make(chan struct{}),
 	}
-	// A pin claims whether the remote's nodes are known or not.
 	for name, pin := range pins {
-		c.set(schema.NodeKey{Cluster: name}, schema.Node{ClusterID: pin.ID, PodCIDRs: pin.PodCIDRs})
+		c.pin(name, pin)
 	}
 	return c
 }

@@ -43,6 +43,9 @@ type Config struct {
 	// Own is a client of our own store, whose copy of a remote is read in place of the remote's store while
 	// it is complete. Nil: remotes are always read themselves.
 	Own *kvstore.Client
+	// Peers is a client of our own store, whose rows of peers say what remotes joined with, beside Pins.
+	// Nil: only Pins are known.
+	Peers *kvstore.Client
 	// Follow says how keys of our own store are followed. Its Source and Guard are not used.
 	Follow kvstore.WatchConfig
 	// Copies names the table that gets the bytes of a remote's rows of one kind, as they stand in its
@@ -72,7 +75,8 @@ type Kept interface {
 }
 
 // Pin is what a remote was admitted with. It goes before what the remote says later, and before
-// the claims of remotes that were not pinned.
+// the claims of remotes that were not pinned: with another id it is refused, and what it declares beside
+// its pod CIDRs is shown, and is anybody else's who has it pinned.
 type Pin struct {
 	ID       uint32
 	PodCIDRs []netip.Prefix

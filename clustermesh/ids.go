@@ -9,32 +9,48 @@ import "sync"
 // goes first does not depend on who was there first, for every node must come to the same verdict:
 // the one whose id was pinned when it joined, then the one whose name comes first.
 type ids struct {
-	pins map[string]Pin
-
 	mu     sync.Mutex
+	pins   map[string]uint32
 	byName map[string]uint32
-	// changed is closed and replaced when byName changes.
+	// changed is closed and replaced when byName or pins change.
 	changed chan struct{}
 }
 
 func newIDs(pins map[string]Pin) *ids {
-	return &ids{pins: pins, byName: make(map[string]uint32), changed: make(chan struct{})}
+	x := &ids{pins: make(map[string]uint32), byName: make(map[string]uint32), changed: make(chan struct{})}
+	for name, pin := range pins {
+		x.pins[name] = pin.ID
+	}
+	return x
 }
 
 // claim says that a remote calls itself by the id; zero takes that back.
-func (x *ids) claim(name string, id uint32) {
+func (x *ids) claim(name string, id uint32) { x.set(x.byName, name, id) }
+
+// pin says by which id a remote has joined; zero takes that back.
+func (x *ids) pin(name string, id uint32) { x.set(x.pins, name, id) }
+
+func (x *ids) set(in map[string]uint32, name string, id uint32) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.byName[name] == id {
+	if in[name] == id {
 		return
 	}
 	if id == 0 {
-		delete(x.byName, name)
+		delete(in, name)
 	} else {
-		x.byName[name] = id
+		in[name] = id
 	}
 	close(x.changed)
 	x.changed = make(chan struct{})
+}
+
+// pinned returns by which id a remote has joined, 0 if it is not known, and a channel that is closed when
+// that may change.
+func (x *ids) pinned(name string) (id uint32, changed <-chan struct{}) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.pins[name], x.changed
 }
 
 // owner returns who has an id, empty for nobody, and a channel that is closed when that may change.
@@ -42,7 +58,7 @@ func (x *ids) owner(id uint32) (name string, changed <-chan struct{}) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for n, i := range x.byName {
-		if i == id && (name == "" || x.before(n, name, id)) {
+		if i == id && (name == "" || x.beforeLocked(n, name, id)) {
 			name = n
 		}
 	}
@@ -52,14 +68,16 @@ func (x *ids) owner(id uint32) (name string, changed <-chan struct{}) {
 // wouldOwn tells who would have an id if the named remote asked for it.
 func (x *ids) wouldOwn(name string, id uint32) string {
 	owner, _ := x.owner(id)
-	if owner == "" || owner == name || x.before(name, owner, id) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if owner == "" || owner == name || x.beforeLocked(name, owner, id) {
 		return name
 	}
 	return owner
 }
 
-func (x *ids) before(a, b string, id uint32) bool {
-	if pa, pb := x.pins[a].ID == id, x.pins[b].ID == id; pa != pb {
+func (x *ids) beforeLocked(a, b string, id uint32) bool {
+	if pa, pb := x.pins[a] == id, x.pins[b] == id; pa != pb {
 		return pa
 	}
 	return a < b

@@ -32,6 +32,7 @@ type Mesh struct {
 	ids       *ids
 	own       *OwnIPs
 	views     *views // nil: copies in our own store are not looked for
+	peers     *peers // nil: what remotes joined with is not looked for
 	log       *slog.Logger
 	directory *directory
 
@@ -86,6 +87,9 @@ func New(cfg Config, tables Tables, reg prometheus.Registerer, log *slog.Logger)
 	if cfg.Own != nil {
 		m.views = newViews(cfg.Own, cfg.Follow, log)
 	}
+	if cfg.Peers != nil {
+		m.peers = newPeers(cfg.Peers, cfg.Follow, log)
+	}
 	tables.expect(sourceDirectory)
 	if reg != nil {
 		if err := reg.Register(collector{m}); err != nil {
@@ -105,6 +109,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	if m.views != nil {
 		g.Go(func() error { return m.views.run(ctx) })
+	}
+	if m.peers != nil {
+		g.Go(func() error { return m.followPeers(ctx) })
 	}
 	remotes, rctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -213,7 +220,7 @@ func (m *Mesh) settle(ctx context.Context, g *errgroup.Group, name string, f fil
 	m.mu.Lock()
 	r := m.remotes[name]
 	if r == nil {
-		r = newRemote(name, m.cfg, m.tables, m.claims, m.ids, m.views, m.log)
+		r = newRemote(name, m.cfg, m.tables, m.claims, m.ids, m.views, m.peers, m.log)
 		m.remotes[name] = r
 	}
 	m.mu.Unlock()

@@ -37,6 +37,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(describe("directory_usable", "1 while the mesh directory can be read and believed."), truth(st.Directory.Problem == ""))
 	connected := describe("remote_connected", "1 while a remote cluster's store is being followed.", "cluster")
 	ready := describe("remote_ready", "1 while every resource of a remote was listed and is followed.", "cluster")
+	refusals := describe("remote_config_refused_total", "How often what a remote says about itself was refused.", "cluster")
+	pinned := describe("remote_pinned", "1 where it is known what a remote joined with, and it is held to that.", "cluster")
+	beside := describe("remote_pod_cidrs_not_joined", "Pod CIDRs that a remote's nodes declare beside those that it joined with.", "cluster")
 	copied := describe("remote_copied", "1 while a remote is read from its copy in our own store.", "cluster")
 	heartbeat := describe("remote_heartbeat_age_seconds", "Time since a remote's last heartbeat arrived.", "cluster")
 	rows := describe("remote_rows", "Rows mirrored from a remote.", "cluster", "resource")
@@ -47,6 +50,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(connected, truth(r.Connected), r.Name)
 		gauge(ready, truth(r.Phase == PhaseReady), r.Name)
 		gauge(copied, truth(r.Copy != nil), r.Name)
+		out <- prometheus.MustNewConstMetric(refusals, prometheus.CounterValue, float64(r.Refusals), r.Name)
+		gauge(pinned, truth(r.Pin != nil), r.Name)
+		if r.Pin != nil {
+			gauge(beside, float64(len(r.Pin.Beside)), r.Name)
+		}
 		if !r.Heartbeat.IsZero() {
 			gauge(heartbeat, age(r.Heartbeat), r.Name)
 		}

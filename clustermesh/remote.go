@@ -32,6 +32,8 @@ type remote struct {
 	guard *kvstore.Guard
 	// views are the copies in our own store, nil where they are not looked for.
 	views *views
+	// peers are those whose ids are pinned by our own store, nil where they are not looked for.
+	peers *peers
 	// slices are passed on to copies and to nobody else.
 	slices *state.Table[schema.ServiceKey, string]
 	log    *slog.Logger
@@ -51,6 +53,7 @@ type remote struct {
 	phase     Phase
 	reason    string
 	config    ConfigStatus
+	refusals  uint64 // of what it says about itself
 	heartbeat time.Time
 	lastErr   error
 	lastErrAt time.Time
@@ -61,7 +64,7 @@ func resources() []schema.Resource {
 	return []schema.Resource{schema.ResourceNodes, schema.ResourceIdentities, schema.ResourceIPs, schema.ResourceServices}
 }
 
-func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids, views *views, log *slog.Logger) *remote {
+func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids, views *views, peers *peers, log *slog.Logger) *remote {
 	log = log.With("cluster", name)
 	guard := cfg.Guard
 	guard.Cluster, guard.ReadOnly = name, true
@@ -69,7 +72,7 @@ func newRemote(name string, cfg Config, tables Tables, claims *claims, ids *ids,
 		guard.File = filepath.Join(cfg.Lineage, name)
 	}
 	return &remote{
-		name: name, source: SourceOf(name), cfg: cfg, tables: tables, claims: claims, ids: ids, views: views,
+		name: name, source: SourceOf(name), cfg: cfg, tables: tables, claims: claims, ids: ids, views: views, peers: peers,
 		guard: kvstore.NewGuard(nil, guard, log), log: log, phase: PhaseConnecting,
 		slices:   state.NewTable[schema.ServiceKey]("endpoint-slices", state.Equal[string]),
 		restored: make(map[schema.Resource]bool), listed: make(map[schema.Resource]bool),
@@ -193,8 +196,18 @@ func (r *remote) isListed(x schema.Resource, listed bool) {
 	}
 }
 
+// refusal counts that what the remote says about itself was refused.
+func (r *remote) refusal(err error) {
+	if errors.Is(err, errRefused) {
+		r.mu.Lock()
+		r.refusals++
+		r.mu.Unlock()
+	}
+}
+
 // failed records why there is no session. It is logged when the reason is another than before.
 func (r *remote) failed(err error) {
+	r.refusal(err)
 	r.mu.Lock()
 	before := r.reason
 	switch {
@@ -220,6 +233,11 @@ func (r *remote) failed(err error) {
 // once connects, reads the cluster-config and runs a session until it ends. A complete copy in our own
 // store is read in place of the remote's.
 func (r *remote) once(ctx context.Context, cfg kvstore.Config) error {
+	if r.peers != nil {
+		if err := r.peers.known(ctx, viewsGrace); err != nil {
+			return err
+		}
+	}
 	if r.views != nil {
 		if err := r.views.listed(ctx, viewsGrace); err != nil {
 			return err
@@ -302,8 +320,8 @@ func (r *remote) check(config schema.ClusterConfig) error {
 	if config.ID == r.cfg.ClusterID {
 		return fmt.Errorf("cluster-config %w: cluster id %d is ours: give one of the clusters another", errRefused, config.ID)
 	}
-	if pin, ok := r.cfg.Pins[r.name]; ok && pin.ID != config.ID {
-		return fmt.Errorf("cluster-config %w: cluster id %d, and it joined with %d", errRefused, config.ID, pin.ID)
+	if id, _ := r.ids.pinned(r.name); id != 0 && id != config.ID {
+		return fmt.Errorf("cluster-config %w: cluster id %d, and it joined with %d: correct it there, or join it again", errRefused, config.ID, id)
 	}
 	return nil
 }
@@ -351,13 +369,16 @@ func (r *remote) status() RemoteStatus {
 	r.mu.Lock()
 	st := RemoteStatus{
 		Name: r.name, ID: r.id, Phase: r.phase, Reason: r.reason, Endpoints: slices.Clone(r.file.config.Endpoints),
-		Config: r.config, Heartbeat: r.heartbeat, Hold: r.guard.Status().Hold,
+		Config: r.config, Refusals: r.refusals, Heartbeat: r.heartbeat, Hold: r.guard.Status().Hold,
 	}
 	if r.lastErr != nil {
 		st.LastError, st.LastErrorAt = r.lastErr.Error(), r.lastErrAt
 	}
 	s, fileErr := r.session, r.file.err
 	r.mu.Unlock()
+	if pin, beside, ok := r.claims.pinned(r.name); ok {
+		st.Pin = &PinStatus{ID: pin.ID, PodCIDRs: pin.PodCIDRs, Beside: beside}
+	}
 	if s != nil {
 		s.describe(&st)
 	}

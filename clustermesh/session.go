@@ -177,10 +177,16 @@ func (s *session) followText(ctx context.Context, prefix string, table *state.Ta
 func (s *session) recheckConfig(ctx context.Context) error {
 	tick := time.NewTicker(s.remote.cfg.ConfigPoll)
 	defer tick.Stop()
+	pin, changed := s.remote.ids.pinned(s.remote.name)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-changed:
+			was := pin
+			if pin, changed = s.remote.ids.pinned(s.remote.name); pin == was {
+				continue // it was another remote's
+			}
 		case <-tick.C:
 		}
 		config, err := s.remote.readConfig(ctx, s.client)
@@ -199,6 +205,7 @@ func (s *session) recheckConfig(ctx context.Context) error {
 		text := ""
 		if err != nil {
 			text = fmt.Sprintf("%v; what was mirrored with id %d goes on", err, s.config.ID)
+			s.remote.refusal(err)
 		} else if config != s.config {
 			return errors.New("cluster-config changed: connecting anew")
 		}

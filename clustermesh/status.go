@@ -4,6 +4,7 @@
 package clustermesh
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/weft-net/weft/kvstore"
@@ -70,6 +71,10 @@ type RemoteStatus struct {
 	// Copy is what the mirror says of its copy in our own store, which is read in place of the remote's
 	// store; nil: the remote itself is read.
 	Copy *CopyStatus `json:"copy,omitempty"`
+	// Pin is what it joined with; nil: it did not join with a token, or our own store cannot be read.
+	Pin *PinStatus `json:"pin,omitempty"`
+	// Refusals counts how often what it says about itself was refused.
+	Refusals uint64 `json:"refusals,omitempty"`
 	// Hold is what is in force of it although its store does not have it.
 	Hold kvstore.HoldStatus `json:"hold"`
 	// Heartbeat is when the remote's last sign of life arrived; zero where none did.
@@ -93,6 +98,15 @@ type CopyStatus struct {
 	Connected bool   `json:"connected"`
 	Holding   bool   `json:"holding,omitempty"`
 	Reason    string `json:"reason,omitempty"`
+}
+
+// PinStatus is what a remote joined with.
+type PinStatus struct {
+	ID       uint32         `json:"id"`
+	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
+	// Beside are the pod CIDRs that its nodes declare outside of those. They are taken, unless they are
+	// somebody else's: it may have grown.
+	Beside []netip.Prefix `json:"beside,omitempty"`
 }
 
 // ConfigStatus is what the remote says about itself.

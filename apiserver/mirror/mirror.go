@@ -74,7 +74,7 @@ func New(cfg Config, client *kvstore.Client, reg prometheus.Registerer, log *slo
 	follow.Source, follow.Guard = fromStore, m.guard
 	m.nodes = kvstore.NewWatch(client, schema.Nodes(cfg.scope()), m.tables.Nodes, follow, log)
 	mesh := cfg.mesh()
-	mesh.Kept, mesh.Copies = m.kept, m.copiesOf
+	mesh.Kept, mesh.Copies, mesh.Peers = m.kept, m.copiesOf, client
 	var err error
 	if m.mesh, err = clustermesh.New(mesh, m.tables, reg, log); err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)

@@ -1,0 +1,134 @@
+// Copyright The weft Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package clustermesh
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
+	"github.com/weft-net/weft/state"
+)
+
+// peers are the clusters that joined ours, as our own store has them: what they joined with is pinned.
+type peers struct {
+	table *state.Table[string, schema.Peer]
+	watch *kvstore.Watch[string, schema.Peer]
+	taken chan struct{} // closed when the pins of the first list are in force
+}
+
+func newPeers(c *kvstore.Client, follow kvstore.WatchConfig, log *slog.Logger) *peers {
+	p := &peers{table: state.NewTable[string]("peers", schema.Peer.Equal), taken: make(chan struct{})}
+	follow.Source, follow.Guard = ownStore, nil
+	p.watch = kvstore.NewWatch(c, schema.Peers(), p.table, follow, log)
+	return p
+}
+
+// followPeers pins what peers joined with, until ctx ends.
+func (m *Mesh) followPeers(ctx context.Context) error {
+	cursor := m.peers.table.Cursor()
+	defer cursor.Close()
+	take := func() error {
+		for _, c := range cursor.Next(0) {
+			// A row that is gone unpins nothing: in a store that lost it nobody has changed.
+			if !c.Deleted {
+				m.pin(c.Key, c.Row.Value)
+			}
+		}
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.peers.watch.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.peers.watch.Listed():
+		}
+		_ = take()
+		close(m.peers.taken)
+		return state.Derive(ctx, nil, "", take, cursor)
+	})
+	return g.Wait()
+}
+
+// pin takes over a peer's row. One that waits was not let in, and one that left is nobody's peer.
+func (m *Mesh) pin(name string, p schema.Peer) {
+	pin := Pin{ID: p.ID, PodCIDRs: p.PodCIDRs}
+	if p.State != schema.PeerPending && p.State != schema.PeerJoined {
+		pin = Pin{}
+	}
+	if m.claims.pin(name, pin) {
+		m.log.Info("remote cluster pinned", "cluster", name, "cluster_id", pin.ID, "pod_cidrs", pin.PodCIDRs)
+		m.judgeAgain()
+	}
+	m.ids.pin(name, pin.ID)
+}
+
+// known waits until it is known what peers joined with, but not longer than our own store may take to
+// answer: while it is away they are taken as they are. The error is that of ctx.
+func (p *peers) known(ctx context.Context, longest time.Duration) error {
+	late := time.NewTimer(longest)
+	defer late.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-late.C:
+	case <-p.taken:
+	}
+	return nil
+}
+
+// pin says with what a remote has joined, the zero Pin that it is not known, and tells whether that
+// changed anything.
+func (c *claims) pin(name string, pin Pin) (changed bool) {
+	pin.PodCIDRs = slices.Clone(pin.PodCIDRs)
+	c.mu.Lock()
+	old := c.pins[name]
+	changed = old.ID != pin.ID || !slices.Equal(old.PodCIDRs, pin.PodCIDRs)
+	if pin.ID == 0 {
+		delete(c.pins, name)
+	} else {
+		c.pins[name] = pin
+	}
+	c.mu.Unlock()
+	if !changed {
+		return false
+	}
+	// A pin claims whether the remote's nodes are known or not.
+	key := schema.NodeKey{Cluster: name}
+	if pin.ID == 0 {
+		c.remove(key)
+	} else {
+		c.set(key, schema.Node{ClusterID: pin.ID, PodCIDRs: pin.PodCIDRs})
+	}
+	return true
+}
+
+// pinned returns with what a remote has joined, and which pod CIDRs its nodes declare beside those.
+func (c *claims) pinned(name string) (pin Pin, beside []netip.Prefix, found bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if pin, found = c.pins[name]; !found || len(pin.PodCIDRs) == 0 {
+		return pin, nil, found
+	}
+	for key, n := range c.nodes {
+		if key.Cluster != name || key.Name == "" {
+			continue
+		}
+		for _, p := range n.podCIDRs {
+			if !slices.ContainsFunc(pin.PodCIDRs, func(q netip.Prefix) bool { return q.Bits() <= p.Bits() && q.Overlaps(p) }) {
+				beside = append(beside, p)
+			}
+		}
+	}
+	slices.SortFunc(beside, comparePrefixes)
+	return pin, slices.Compact(beside), true
+}
