@@ -42,6 +42,7 @@ type Client struct {
 	etcd     *clientv3.Client
 	problems *problems
 	limit    *rate.Limiter // nil: none
+	shown    shown
 }
 
 // New returns a client. Nothing is connected before the first request. Close it after use.
@@ -93,7 +94,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	if d.secure {
 		c.problems.scheme = "https"
 		ec.TLS = tlsConfig(cfg, "") // says that TLS is wanted; the credentials below do it
-		ec.DialOptions = append(ec.DialOptions, grpc.WithTransportCredentials(newTransportCredentials(cfg, c.problems)))
+		ec.DialOptions = append(ec.DialOptions, grpc.WithTransportCredentials(newTransportCredentials(cfg, c.problems, &c.shown)))
 	}
 	var err error
 	if c.etcd, err = clientv3.New(ec); err != nil {

@@ -93,10 +93,11 @@ type transportCredentials struct {
 	credentials.TransportCredentials
 	cfg      Config
 	problems *problems
+	shown    *shown
 }
 
-func newTransportCredentials(cfg Config, p *problems) credentials.TransportCredentials {
-	return &transportCredentials{credentials.NewTLS(tlsConfig(cfg, "")), cfg, p}
+func newTransportCredentials(cfg Config, p *problems, s *shown) credentials.TransportCredentials {
+	return &transportCredentials{credentials.NewTLS(tlsConfig(cfg, "")), cfg, p, s}
 }
 
 func (t *transportCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (
@@ -109,6 +110,9 @@ func (t *transportCredentials) ClientHandshake(ctx context.Context, authority st
 	// Credentials of their own for each handshake, because what is verified depends on who is
 	// dialled.
 	conn, info, err := credentials.NewTLS(tlsConfig(t.cfg, host)).ClientHandshake(ctx, authority, raw)
+	if done, ok := info.(credentials.TLSInfo); ok && err == nil {
+		t.shown.see(done.State.PeerCertificates)
+	}
 	d, ok := raw.(*dialledConn)
 	if !ok {
 		return conn, info, err
@@ -121,7 +125,7 @@ func (t *transportCredentials) ClientHandshake(ctx context.Context, authority st
 }
 
 func (t *transportCredentials) Clone() credentials.TransportCredentials {
-	return &transportCredentials{t.TransportCredentials.Clone(), t.cfg, t.problems}
+	return &transportCredentials{t.TransportCredentials.Clone(), t.cfg, t.problems, t.shown}
 }
 
 // watchedConn sees what the server says of our certificate: with TLS 1.3 that comes after the

@@ -41,7 +41,11 @@ type Mirror struct {
 	Rows int
 	// Complete: all that the remote has is in the copy, and nothing else is.
 	Complete bool
-	Extra    Extra
+	// OurCertificate is until when the certificate is good by which the mirror reads the remote, and
+	// ServerCertificate that of the remote's server as it was shown last; zero: not known. These are not
+	// by the mirror's clock.
+	OurCertificate, ServerCertificate time.Time
+	Extra                             Extra
 }
 
 type wireMirror struct {
@@ -57,6 +61,8 @@ type wireMirror struct {
 	Epoch     string    `json:"epoch,omitempty"`
 	Rows      int       `json:"rows"`
 	Complete  bool      `json:"complete"`
+	Ours      time.Time `json:"ourCertificate,omitzero"`
+	Server    time.Time `json:"serverCertificate,omitzero"`
 }
 
 // Mirrors returns the codec of what the mirror says of remote clusters, by cluster name.
@@ -71,7 +77,7 @@ func Mirrors() Codec[string, Mirror] {
 			}
 			return encodeOwn(cluster, wireMirror{
 				m.ID, m.Connected, m.Holding, m.Reason, second(m.Confirmed), second(m.Heartbeat), second(m.Written), m.By,
-				second(m.Removed), m.Epoch, m.Rows, m.Complete,
+				second(m.Removed), m.Epoch, m.Rows, m.Complete, second(m.OurCertificate), second(m.ServerCertificate),
 			}, m.Extra)
 		},
 		Decode: func(cluster string, b []byte) (Mirror, error) {
@@ -82,7 +88,7 @@ func Mirrors() Codec[string, Mirror] {
 			}
 			m := Mirror{
 				w.ID, w.Connected, w.Holding, w.Reason, second(w.Confirmed), second(w.Heartbeat), second(w.Written), w.By,
-				second(w.Removed), w.Epoch, w.Rows, w.Complete, extra,
+				second(w.Removed), w.Epoch, w.Rows, w.Complete, second(w.Ours), second(w.Server), extra,
 			}
 			return m, checkMirror(cluster, m)
 		},

@@ -24,6 +24,14 @@ func TestGolden_Mirror(t *testing.T) {
 			t.Errorf("as an owners' row %+v, %v", o, err)
 		}
 	})
+	t.Run("certificates", func(t *testing.T) {
+		m := Mirror{
+			ID: 3, Connected: true, Confirmed: at(4, 3), Written: at(4, 5), By: "east-1", Rows: 12, Complete: true,
+			OurCertificate:    time.Date(2026, 12, 24, 10, 0, 0, 0, time.UTC),
+			ServerCertificate: time.Date(2026, 2, 1, 10, 0, 0, 0, time.UTC),
+		}
+		golden(t, Mirrors(), "weft/v1/mirror/c3", "mirror/c3-certificates.json", m, m)
+	})
 	t.Run("removed", func(t *testing.T) {
 		m := Mirror{
 			ID: 3, Reason: "endpoint https://c3.mesh.example:32379: unreachable", Confirmed: at(4, 3), Written: at(14, 5), By: "east-2",
