@@ -149,7 +149,7 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	a.server = &server{
 		socket: cfg.Socket, cluster: cfg.Cluster, guards: a.guards, endpoints: a.endpoints, tables: views, maps: MapViews(cfg.BPFFS, cfg.Node), status: a.Status, events: events,
 	}
-	for _, c := range []prometheus.Collector{newStateCollector(views, a.watches.status, a.Status), newCheckpointCollector(a.checkpoints), newHoldCollector(a.guards)} {
+	for _, c := range []prometheus.Collector{newStateCollector(views, a.watches.status, a.Status, a.client), newCheckpointCollector(a.checkpoints), newHoldCollector(a.guards)} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}

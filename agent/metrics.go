@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weft-net/weft/agent/api"
+	"github.com/weft-net/weft/kvstore"
 )
 
 // stateCollector reports the size and the age of every table, and health.
@@ -17,13 +18,16 @@ type stateCollector struct {
 	tables  []tableView
 	watches func() []namedWatch
 	status  func(context.Context) *api.StatusResponse
+	store   *kvstore.Client
 
-	rows, synced, confirmed, refused, refusals, health *prometheus.Desc
+	certificate, rows, synced, confirmed, refused, refusals, health *prometheus.Desc
 }
 
-func newStateCollector(tables []tableView, watches func() []namedWatch, status func(context.Context) *api.StatusResponse) *stateCollector {
+func newStateCollector(tables []tableView, watches func() []namedWatch, status func(context.Context) *api.StatusResponse, store *kvstore.Client) *stateCollector {
 	return &stateCollector{
-		tables: tables, watches: watches, status: status,
+		tables: tables, watches: watches, status: status, store: store,
+		certificate: prometheus.NewDesc("weft_agent_certificate_seconds",
+			"How long a certificate of the connection to our own store is good: ours, and the server's as it was shown last.", []string{"of"}, nil),
 		rows:      prometheus.NewDesc("weft_agent_table_rows", "Rows of a table by source.", []string{"table", "source"}, nil),
 		synced:    prometheus.NewDesc("weft_agent_table_synced", "1 if the source has delivered everything it has.", []string{"table", "source"}, nil),
 		confirmed: prometheus.NewDesc("weft_agent_table_confirmed_seconds", "Unix time when the source's rows were last known to be right.", []string{"table", "source"}, nil),
@@ -35,6 +39,7 @@ func newStateCollector(tables []tableView, watches func() []namedWatch, status f
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.certificate
 	ch <- c.rows
 	ch <- c.synced
 	ch <- c.confirmed
@@ -55,6 +60,12 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 			if s.Confirmed != 0 {
 				gauge(c.confirmed, float64(s.Confirmed)/1e9, t.name, s.Name)
 			}
+		}
+	}
+	ours, _ := c.store.CertificateEnd() // a file that cannot be read is told by the line of etcd
+	for of, end := range map[string]time.Time{"ours": ours, "server": c.store.ServerCertificateEnd()} {
+		if !end.IsZero() {
+			gauge(c.certificate, time.Until(end).Seconds(), of)
 		}
 	}
 	for _, w := range c.watches() {

@@ -18,6 +18,7 @@ func (a *Agent) remoteStatus(r clustermesh.RemoteStatus) *api.RemoteCluster {
 	v := &api.RemoteCluster{
 		Name: r.Name, Id: r.ID, State: string(r.Phase), Reason: r.Reason, Endpoints: r.Endpoints,
 		Health: api.Health_HEALTH_OK, Confirmed: nanos(r.Heartbeat),
+		OurCertificate: nanos(r.Certificates.Ours), ServerCertificate: nanos(r.Certificates.Server),
 	}
 	var refused []string
 	for _, t := range r.Resources {

@@ -4,13 +4,19 @@
 package apiserver
 
 import (
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weft-net/weft/kvstore"
 )
 
 // collector reads the metrics of a server when they are asked for.
-type collector struct{ s *Server }
+type collector struct {
+	s     *Server
+	store *kvstore.Client
+}
 
 // metric is one of them.
 type metric struct {
@@ -31,6 +37,7 @@ type reading struct {
 	streams, watches float64
 	answered         float64
 	encoded          float64
+	server, client   float64 // of certificates
 }
 
 func metrics() []metric {
@@ -41,6 +48,10 @@ func metrics() []metric {
 		return metric{prometheus.NewDesc("weft_apiserver_"+name, help, nil, nil), prometheus.CounterValue, read}
 	}
 	return []metric{
+		gauge("certificate_seconds", "How long the server's certificate is good, as it is shown to clients now.",
+			func(r *reading) float64 { return r.server }),
+		gauge("store_certificate_seconds", "How long the certificate is good by which the store is read.",
+			func(r *reading) float64 { return r.client }),
 		gauge("stale", "Whether the store is away and its last known state is served.", func(r *reading) float64 { return r.stale }),
 		gauge("holding", "Whether the store was lost and its last view is served, or what its successor lacks of it.",
 			func(r *reading) float64 { return r.holding }),
@@ -75,8 +86,17 @@ func (c collector) Describe(to chan<- *prometheus.Desc) {
 // Collect reads them.
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	r := c.s.reading()
+	r.server, r.client = math.NaN(), math.NaN()
+	if pair, err := c.s.files.own(); err == nil && pair.Leaf != nil {
+		r.server = time.Until(pair.Leaf.NotAfter).Seconds()
+	}
+	if end, err := c.store.CertificateEnd(); err == nil && !end.IsZero() {
+		r.client = time.Until(end).Seconds()
+	}
 	for _, m := range metrics() {
-		to <- prometheus.MustNewConstMetric(m.desc, m.kind, m.read(&r))
+		if v := m.read(&r); !math.IsNaN(v) { // what there is not has no age
+			to <- prometheus.MustNewConstMetric(m.desc, m.kind, v)
+		}
 	}
 }
 

@@ -83,7 +83,7 @@ func New(cfg Config, client *kvstore.Client, registry prometheus.Registerer, log
 	}
 	s.files = &files{cfg: cfg, log: log, banned: s.gate.check}
 	close(s.closed)
-	if err := registry.Register(collector{s}); err != nil {
+	if err := registry.Register(collector{s, client}); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	return s, nil

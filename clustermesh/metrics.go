@@ -40,6 +40,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	refusals := describe("remote_config_refused_total", "How often what a remote says about itself was refused.", "cluster")
 	pinned := describe("remote_pinned", "1 where it is known what a remote joined with, and it is held to that.", "cluster")
 	beside := describe("remote_pod_cidrs_not_joined", "Pod CIDRs that a remote's nodes declare beside those that it joined with.", "cluster")
+	certificate := describe("remote_certificate_seconds",
+		"How long a certificate of a remote's connection is good: ours, and its server's as it was shown last.", "cluster", "of")
 	copied := describe("remote_copied", "1 while a remote is read from its copy in our own store.", "cluster")
 	heartbeat := describe("remote_heartbeat_age_seconds", "Time since a remote's last heartbeat arrived.", "cluster")
 	rows := describe("remote_rows", "Rows mirrored from a remote.", "cluster", "resource")
@@ -49,6 +51,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for _, r := range st.Remotes {
 		gauge(connected, truth(r.Connected), r.Name)
 		gauge(ready, truth(r.Phase == PhaseReady), r.Name)
+		for of, end := range map[string]time.Time{"ours": r.Certificates.Ours, "server": r.Certificates.Server} {
+			if !end.IsZero() {
+				gauge(certificate, time.Until(end).Seconds(), r.Name, of)
+			}
+		}
 		gauge(copied, truth(r.Copy != nil), r.Name)
 		out <- prometheus.MustNewConstMetric(refusals, prometheus.CounterValue, float64(r.Refusals), r.Name)
 		gauge(pinned, truth(r.Pin != nil), r.Name)

@@ -53,7 +53,9 @@ type remote struct {
 	phase     Phase
 	reason    string
 	config    ConfigStatus
-	refusals  uint64 // of what it says about itself
+	refusals  uint64          // of what it says about itself
+	server    time.Time       // until when its server's certificate is good
+	client    *kvstore.Client // the newest of its own store; nil: there was none
 	heartbeat time.Time
 	lastErr   error
 	lastErrAt time.Time
@@ -251,6 +253,9 @@ func (r *remote) once(ctx context.Context, cfg kvstore.Config) error {
 		return err
 	}
 	defer client.Close()
+	r.mu.Lock()
+	r.client = client
+	r.mu.Unlock()
 	return r.from(ctx, client, false)
 }
 
@@ -374,8 +379,17 @@ func (r *remote) status() RemoteStatus {
 	if r.lastErr != nil {
 		st.LastError, st.LastErrorAt = r.lastErr.Error(), r.lastErrAt
 	}
-	s, fileErr := r.session, r.file.err
+	s, fileErr, file := r.session, r.file.err, r.file.config
+	if r.client != nil {
+		if end := r.client.ServerCertificateEnd(); !end.IsZero() {
+			r.server = end // one before knew another
+		}
+	}
+	st.Certificates.Server = r.server
 	r.mu.Unlock()
+	if end, err := file.CertificateEnd(); err == nil { // else the connection says what is wrong with it
+		st.Certificates.Ours = end
+	}
 	if pin, beside, ok := r.claims.pinned(r.name); ok {
 		st.Pin = &PinStatus{ID: pin.ID, PodCIDRs: pin.PodCIDRs, Beside: beside}
 	}

@@ -75,6 +75,8 @@ type RemoteStatus struct {
 	Pin *PinStatus `json:"pin,omitempty"`
 	// Refusals counts how often what it says about itself was refused.
 	Refusals uint64 `json:"refusals,omitempty"`
+	// Certificates are until when those of the connection are good.
+	Certificates CertificateStatus `json:"certificates"`
 	// Hold is what is in force of it although its store does not have it.
 	Hold kvstore.HoldStatus `json:"hold"`
 	// Heartbeat is when the remote's last sign of life arrived; zero where none did.
@@ -98,6 +100,15 @@ type CopyStatus struct {
 	Connected bool   `json:"connected"`
 	Holding   bool   `json:"holding,omitempty"`
 	Reason    string `json:"reason,omitempty"`
+}
+
+// CertificateStatus is until when the certificates of a remote's connection are good; zero: there is none,
+// or it is not known.
+type CertificateStatus struct {
+	// Ours is the one of its client file, or that of the mirror where the copy is read, whichever ends
+	// first. Server is that of its server, as it was shown when the newest connection was made.
+	Ours   time.Time `json:"ours,omitzero"`
+	Server time.Time `json:"server,omitzero"`
 }
 
 // PinStatus is what a remote joined with.

@@ -189,6 +189,12 @@ func (v *views) describe(st *RemoteStatus) {
 			r.Confirmed = c.Confirmed
 		}
 	}
+	if at := s.OurCertificate; !at.IsZero() && (st.Certificates.Ours.IsZero() || at.Before(st.Certificates.Ours)) {
+		st.Certificates.Ours = at
+	}
+	if !s.ServerCertificate.IsZero() {
+		st.Certificates.Server = s.ServerCertificate
+	}
 	problem := ""
 	switch age := time.Since(c.Said); {
 	case age > mirrorSilence:

@@ -1563,20 +1563,22 @@ func (x *StatusLine) GetConfirmed() int64 {
 }
 
 type RemoteCluster struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Id            uint32                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
-	Health        Health                 `protobuf:"varint,3,opt,name=health,proto3,enum=weft.agent.v1.Health" json:"health,omitempty"`
-	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
-	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	Hint          string                 `protobuf:"bytes,6,opt,name=hint,proto3" json:"hint,omitempty"`
-	Since         int64                  `protobuf:"varint,7,opt,name=since,proto3" json:"since,omitempty"`
-	Synced        []*TableSync           `protobuf:"bytes,8,rep,name=synced,proto3" json:"synced,omitempty"`
-	Endpoints     []string               `protobuf:"bytes,9,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	Confirmed     int64                  `protobuf:"varint,10,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
-	Held          uint64                 `protobuf:"varint,11,opt,name=held,proto3" json:"held,omitempty"` // rows in force that its store does not have
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Id                uint32                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
+	Health            Health                 `protobuf:"varint,3,opt,name=health,proto3,enum=weft.agent.v1.Health" json:"health,omitempty"`
+	State             string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Reason            string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Hint              string                 `protobuf:"bytes,6,opt,name=hint,proto3" json:"hint,omitempty"`
+	Since             int64                  `protobuf:"varint,7,opt,name=since,proto3" json:"since,omitempty"`
+	Synced            []*TableSync           `protobuf:"bytes,8,rep,name=synced,proto3" json:"synced,omitempty"`
+	Endpoints         []string               `protobuf:"bytes,9,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Confirmed         int64                  `protobuf:"varint,10,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	Held              uint64                 `protobuf:"varint,11,opt,name=held,proto3" json:"held,omitempty"`                                                    // rows in force that its store does not have
+	OurCertificate    int64                  `protobuf:"varint,12,opt,name=our_certificate,json=ourCertificate,proto3" json:"our_certificate,omitempty"`          // until when it is good; 0: there is none, or it is not known
+	ServerCertificate int64                  `protobuf:"varint,13,opt,name=server_certificate,json=serverCertificate,proto3" json:"server_certificate,omitempty"` // of its server, as it was shown when the newest connection was made
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *RemoteCluster) Reset() {
@@ -1682,6 +1684,20 @@ func (x *RemoteCluster) GetConfirmed() int64 {
 func (x *RemoteCluster) GetHeld() uint64 {
 	if x != nil {
 		return x.Held
+	}
+	return 0
+}
+
+func (x *RemoteCluster) GetOurCertificate() int64 {
+	if x != nil {
+		return x.OurCertificate
+	}
+	return 0
+}
+
+func (x *RemoteCluster) GetServerCertificate() int64 {
+	if x != nil {
+		return x.ServerCertificate
 	}
 	return 0
 }
@@ -3038,7 +3054,7 @@ const file_agent_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04hint\x18\x05 \x01(\tR\x04hint\x12\x14\n" +
 	"\x05since\x18\x06 \x01(\x03R\x05since\x12\x1c\n" +
-	"\tconfirmed\x18\a \x01(\x03R\tconfirmed\"\xbc\x02\n" +
+	"\tconfirmed\x18\a \x01(\x03R\tconfirmed\"\x94\x03\n" +
 	"\rRemoteCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12-\n" +
@@ -3051,7 +3067,9 @@ const file_agent_proto_rawDesc = "" +
 	"\tendpoints\x18\t \x03(\tR\tendpoints\x12\x1c\n" +
 	"\tconfirmed\x18\n" +
 	" \x01(\x03R\tconfirmed\x12\x12\n" +
-	"\x04held\x18\v \x01(\x04R\x04held\"\x87\x01\n" +
+	"\x04held\x18\v \x01(\x04R\x04held\x12'\n" +
+	"\x0four_certificate\x18\f \x01(\x03R\x0eourCertificate\x12-\n" +
+	"\x12server_certificate\x18\r \x01(\x03R\x11serverCertificate\"\x87\x01\n" +
 	"\tTableSync\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x16\n" +
 	"\x06synced\x18\x02 \x01(\bR\x06synced\x12\x12\n" +

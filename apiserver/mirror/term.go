@@ -287,6 +287,7 @@ func (t *term) publish(ctx context.Context, g *errgroup.Group, r clustermesh.Rem
 	row := before.Value
 	row.Connected, row.Holding, row.Reason, row.Removed, row.Complete = r.Connected, r.Hold.Holding, r.Reason, time.Time{}, false
 	row.Epoch, row.Extra = t.m.guard.Status().Epoch, before.Value.Extra
+	row.OurCertificate, row.ServerCertificate = second(r.Certificates.Ours), second(r.Certificates.Server)
 	if row.Reason == "" && !r.Connected {
 		row.Reason = r.LastError
 	}

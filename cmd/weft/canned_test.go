@@ -95,6 +95,9 @@ func (*cannedAgent) TableGet(r *api.TableGetRequest, stream grpc.ServerStreaming
 	return stream.Send(&api.TableItem{Item: &api.TableItem_Mark{Mark: &api.TableMark{Revision: 9, Synced: true}}})
 }
 
+// days is so many days and an hour from now.
+func days(n int) int64 { return time.Now().Add(time.Duration(24*n+1) * time.Hour).UnixNano() }
+
 func (*cannedAgent) Status(context.Context, *api.StatusRequest) (*api.StatusResponse, error) {
 	return &api.StatusResponse{
 		Node: "a1", Cluster: "a", ClusterId: 1, Version: "v0.1.0", Started: minutes(10), Pid: 7, Mode: "vxlan", PodCidrs: []string{"10.1.1.0/24"},
@@ -106,7 +109,8 @@ func (*cannedAgent) Status(context.Context, *api.StatusRequest) (*api.StatusResp
 		},
 		Remotes: []*api.RemoteCluster{{
 			Name: "b", Id: 2, Health: api.Health_HEALTH_OK, State: "ready", Confirmed: minutes(3),
-			Synced: []*api.TableSync{{Table: "nodes", Synced: true, Rows: 2}, {Table: "ip", Rows: 9}},
+			Synced:         []*api.TableSync{{Table: "nodes", Synced: true, Rows: 2}, {Table: "ip", Rows: 9}},
+			OurCertificate: days(300), ServerCertificate: days(20),
 		}},
 	}, nil
 }

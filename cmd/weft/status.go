@@ -51,6 +51,9 @@ type remoteView struct {
 	Held      uint64     `json:"held,omitempty"` // rows in force that its store does not have
 	Endpoints []string   `json:"endpoints"`
 	Tables    []syncView `json:"tables"`
+	// Until when our certificate for it is good, and its server's as it was shown last.
+	OurCertificate    any `json:"ourCertificate,omitempty"`
+	ServerCertificate any `json:"serverCertificate,omitempty"`
 }
 
 type syncView struct {
@@ -105,6 +108,7 @@ func remoteOf(r *api.RemoteCluster) remoteView {
 	v := remoteView{
 		Name: r.Name, ID: r.Id, Health: healthText(r.Health), State: r.State, Reason: r.Reason, Hint: r.Hint,
 		Since: maybe(r.Since), Confirmed: maybe(r.Confirmed), Held: r.Held, Endpoints: r.Endpoints, Tables: []syncView{},
+		OurCertificate: maybe(r.OurCertificate), ServerCertificate: maybe(r.ServerCertificate),
 	}
 	for _, t := range r.Synced {
 		v.Tables = append(v.Tables, syncView{t.Table, t.Synced, t.Rows, t.Revision, maybe(t.Confirmed)})
@@ -175,6 +179,14 @@ func printRemote(w io.Writer, color bool, width int, label string, r *api.Remote
 	}
 	if r.Confirmed != 0 {
 		text += ", confirmed " + ago(nanos(r.Confirmed))
+	}
+	for _, c := range []struct {
+		whose string
+		end   int64
+	}{{"our certificate", r.OurCertificate}, {"its server's", r.ServerCertificate}} {
+		if c.end != 0 {
+			text += fmt.Sprintf(", %s %s d", c.whose, daysLeft(nanos(c.end)))
+		}
 	}
 	printLine(w, mark(r.Health, color), width, label, text, r.Reason, r.Hint)
 }
