@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weft-net/weft/apiserver"
+	"github.com/weft-net/weft/apiserver/trust"
 	"github.com/weft-net/weft/internal/netns"
 	"github.com/weft-net/weft/kvstore"
 )
@@ -79,37 +80,26 @@ func (l *Lab) face(c *Cluster) (urls []string) {
 }
 
 func serverConfig(c *Cluster, i int) string {
-	return filepath.Join(filepath.Dir(c.CA), serverName(i)+".yaml")
+	return filepath.Join(c.dir(), serverName(i)+".yaml")
 }
 
 // writeServers writes what API servers read, and the certificate that other clusters show. Where there
 // are API servers an authority of its own signs it, which the etcd does not know: so nobody passes them
 // by.
-func (l *Lab) writeServers(c *Cluster, ca *authority) error {
-	peers := ca
-	if len(c.APIServers) > 0 {
-		var err error
-		if peers, err = newAuthority(c.Name+" peer", c.PeerCA); err != nil {
-			return err
-		}
-	}
-	if err := peers.issue(leaf{name: kvstore.UserRemote}, c.RemoteCert, c.RemoteKey); err != nil {
+func (l *Lab) writeServers(c *Cluster, by *issuer) error {
+	dir := c.dir()
+	if err := by.reader(dir, "remote", kvstore.UserRemote, len(c.APIServers) == 0); err != nil {
 		return err
 	}
-	var replicas []apiserver.Replica
-	for i := range c.APIServers {
-		replicas = append(replicas, apiserver.Replica{Name: serverName(i), URLs: []string{l.serverURL(c, i)}})
+	if len(c.APIServers) == 0 {
+		return nil
 	}
-	dir := filepath.Dir(c.CA)
+	if err := by.user(dir, "apiserver-etcd", kvstore.UserAPIServer(c.Name)); err != nil {
+		return err
+	}
 	etcd, mesh := filepath.Join(dir, "apiserver-etcd.yaml"), ""
-	if len(c.APIServers) > 0 {
-		cert, key := filepath.Join(dir, "apiserver-etcd.crt"), filepath.Join(dir, "apiserver-etcd.key")
-		if err := ca.issue(leaf{name: kvstore.UserAPIServer(c.Name)}, cert, key); err != nil {
-			return err
-		}
-		if err := writeEtcdClient(etcd, c.endpoints(), c.CA, cert, key); err != nil {
-			return err
-		}
+	if err := writeEtcdClient(etcd, c.endpoints(), c.CA, dir, "apiserver-etcd"); err != nil {
+		return err
 	}
 	if l.Mirror {
 		mesh = filepath.Join(dir, "clustermesh")
@@ -117,16 +107,22 @@ func (l *Lab) writeServers(c *Cluster, ca *authority) error {
 			return err
 		}
 	}
+	var replicas []apiserver.Replica
 	for i := range c.APIServers {
-		cert, key := filepath.Join(dir, serverName(i)+".crt"), filepath.Join(dir, serverName(i)+".key")
+		replicas = append(replicas, apiserver.Replica{Name: serverName(i), URLs: []string{l.serverURL(c, i)}})
+	}
+	for i := range c.APIServers {
 		at := l.serverAddr(c, i)
-		if err := ca.issue(leaf{name: "apiserver." + c.Name, server: true, addrs: []netip.Addr{at.Addr()}}, cert, key); err != nil {
+		if err := by.server(dir, serverName(i), trust.Server{
+			Name: "apiserver." + c.Name, Hosts: []string{at.Addr().String()}, Cluster: c.Name,
+		}); err != nil {
 			return err
 		}
+		cert, key := pair(dir, serverName(i))
 		if err := writeYAML(serverConfig(c, i), map[string]any{
 			"name": serverName(i), "cluster": c.Name, "cluster-id": c.ID, "etcd": etcd, "listen": at.String(),
 			"clustermesh-dir": mesh, "state-dir": filepath.Join(dir, serverName(i)+"-state"),
-			"ca": c.PeerCA, "cert": cert, "key": key, "replicas": replicas,
+			"ca": c.CA, "cert": cert, "key": key, "replicas": replicas,
 		}); err != nil {
 			return err
 		}

@@ -5,8 +5,6 @@ package lab
 
 import (
 	"crypto/x509"
-	"encoding/pem"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weft-net/weft/apiserver"
+	"github.com/weft-net/weft/apiserver/trust"
 	"github.com/weft-net/weft/kvstore"
 )
 
@@ -52,11 +51,14 @@ func TestServers_AreTheOnlyWay(t *testing.T) {
 			if diff := cmp.Diff(tt.endpoints, client.Endpoints); diff != "" {
 				t.Errorf("endpoints (-want +got):\n%s", diff)
 			}
-			if known := signed(t, client.CertFile, west.CA); known != tt.etcdKnows {
+			if known := signed(t, client.CertFile, west.StoreCA); known != tt.etcdKnows {
 				t.Errorf("the etcd knows a certificate of another cluster: %t, want %t", known, tt.etcdKnows)
 			}
-			if !signed(t, client.CertFile, west.PeerCA) {
-				t.Error("the certificate is nobody's")
+			if !signed(t, client.CertFile, west.CA) {
+				t.Error("an API server does not know it")
+			}
+			if signed(t, client.CertFile, east.CA) {
+				t.Error("it is of the cluster that shows it")
 			}
 			if len(west.APIServers) != tt.servers {
 				t.Fatalf("%d API servers, want %d", len(west.APIServers), tt.servers)
@@ -66,7 +68,7 @@ func TestServers_AreTheOnlyWay(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if len(cfg.Replicas) != tt.servers || cfg.Replicas[i].URLs[0] != tt.endpoints[i] || cfg.CAFile != west.PeerCA {
+				if len(cfg.Replicas) != tt.servers || cfg.Replicas[i].URLs[0] != tt.endpoints[i] || cfg.CAFile != west.CA {
 					t.Errorf("API server %d: %+v", i, cfg)
 				}
 				if (cfg.MeshDir != "") != o.Mirror {
@@ -83,26 +85,28 @@ func TestServers_AreTheOnlyWay(t *testing.T) {
 	}
 }
 
-// signed says whether an authority signed a client's certificate.
+// signed says whether who trusts the certificates of a file lets a client in.
 func signed(t *testing.T, certFile, caFile string) bool {
 	t.Helper()
-	var certs []*x509.Certificate
-	for _, file := range []string{certFile, caFile} {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		block, _ := pem.Decode(b)
-		if block == nil {
-			t.Fatalf("%s holds no certificate", file)
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		certs = append(certs, c)
+	chain, err := trust.ReadCertificates(certFile)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return certs[0].CheckSignatureFrom(certs[1]) == nil
+	trusted, err := trust.ReadCertificates(caFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	for _, c := range trusted {
+		o.Roots.AddCert(c)
+	}
+	for _, c := range chain[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err = chain[0].Verify(o)
+	return err == nil
 }
 
 func TestServers_AreNamed(t *testing.T) {

@@ -5,55 +5,50 @@ package lab
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/weft-net/weft/apiserver/trust"
 	"github.com/weft-net/weft/kvstore"
 )
 
-func operatorConfig(c *Cluster) string { return filepath.Join(filepath.Dir(c.CA), "operator.yaml") }
+func operatorConfig(c *Cluster) string { return filepath.Join(c.dir(), "operator.yaml") }
 
-// writeCluster makes a cluster's authority, the certificates it issues, and the files of its
+// writeCluster makes a cluster's authorities, the certificates it issues, and the files of its
 // operator and administrator.
 func (l *Lab) writeCluster(c *Cluster) error {
-	dir := filepath.Dir(c.CA)
-	a := addressing{l.Family, int(c.ID)}
-	ca, err := newAuthority(c.Name, c.CA)
+	dir, etcdAddr := c.dir(), addressing{l.Family, int(c.ID)}.control(hostEtcd)
+	by, err := newIssuer(c)
 	if err != nil {
 		return err
 	}
-	etcdAddrs := []netip.Addr{a.control(hostEtcd), netip.MustParseAddr("127.0.0.1")}
-	leaves := []struct {
-		leaf
-		cert, key string
-	}{
-		{leaf{name: "etcd." + c.Name, server: true, addrs: etcdAddrs}, filepath.Join(dir, "etcd.crt"), filepath.Join(dir, "etcd.key")},
-		{leaf{name: kvstore.UserRoot}, c.AdminCert, c.AdminKey},
-		{leaf{name: kvstore.UserOperator(c.Name)}, filepath.Join(dir, "operator.crt"), filepath.Join(dir, "operator.key")},
+	if err := by.server(dir, "etcd", trust.Server{
+		Name: "etcd." + c.Name, Hosts: []string{etcdAddr.String(), "127.0.0.1"}, Etcd: true,
+	}); err != nil {
+		return err
+	}
+	if err := by.user(dir, "admin", kvstore.UserRoot); err != nil {
+		return err
+	}
+	if err := by.user(dir, "operator", kvstore.UserOperator(c.Name)); err != nil {
+		return err
 	}
 	for _, n := range c.Nodes {
-		leaves = append(leaves, struct {
-			leaf
-			cert, key string
-		}{leaf{name: kvstore.UserNode(n.Name)}, filepath.Join(n.Dir, "etcd.crt"), filepath.Join(n.Dir, "etcd.key")})
-	}
-	for _, lf := range leaves {
-		if err := ca.issue(lf.leaf, lf.cert, lf.key); err != nil {
+		if err := by.user(n.Dir, "etcd", kvstore.UserNode(n.Name)); err != nil {
 			return err
 		}
 	}
-	if err := l.writeServers(c, ca); err != nil {
+	if err := l.writeServers(c, by); err != nil {
 		return err
 	}
-	if err := writeEtcdClient(c.EtcdConfig, c.endpoints(), c.CA, c.AdminCert, c.AdminKey); err != nil {
+	if err := writeEtcdClient(c.EtcdConfig, c.endpoints(), c.CA, dir, "admin"); err != nil {
 		return err
 	}
 	etcd := filepath.Join(dir, "operator-etcd.yaml")
-	if err := writeEtcdClient(etcd, c.endpoints(), c.CA, filepath.Join(dir, "operator.crt"), filepath.Join(dir, "operator.key")); err != nil {
+	if err := writeEtcdClient(etcd, c.endpoints(), c.CA, dir, "operator"); err != nil {
 		return err
 	}
 	if err := writeYAML(operatorConfig(c), map[string]any{
@@ -90,7 +85,7 @@ func (s Service) definition(app string, annotations map[string]string) map[strin
 // file for each remote cluster.
 func (l *Lab) writeNode(c Cluster, n Node) error {
 	etcd := filepath.Join(n.Dir, "etcd.yaml")
-	if err := writeEtcdClient(etcd, c.endpoints(), c.CA, filepath.Join(n.Dir, "etcd.crt"), filepath.Join(n.Dir, "etcd.key")); err != nil {
+	if err := writeEtcdClient(etcd, c.endpoints(), c.CA, n.Dir, "etcd"); err != nil {
 		return err
 	}
 	mesh := filepath.Join(n.Dir, "clustermesh")
@@ -122,15 +117,17 @@ func (l *Lab) writeMesh(dir string, own *Cluster) error {
 		if r.ID == own.ID {
 			continue
 		}
-		if err := writeEtcdClient(filepath.Join(dir, r.Name), l.face(&r), r.CA, r.RemoteCert, r.RemoteKey); err != nil {
+		if err := writeEtcdClient(filepath.Join(dir, r.Name), l.face(&r), r.CA, r.dir(), "remote"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// writeEtcdClient writes an etcd client file in the format that all readers of such files share.
-func writeEtcdClient(file string, endpoints []string, ca, cert, key string) error {
+// writeEtcdClient writes an etcd client file in the format that all readers of such files share, with the
+// certificate that was issued under a name.
+func writeEtcdClient(file string, endpoints []string, ca, dir, name string) error {
+	cert, key := pair(dir, name)
 	return writeYAML(file, map[string]any{
 		"endpoints": endpoints, "trusted-ca-file": ca, "cert-file": cert, "key-file": key,
 	})
@@ -143,4 +140,28 @@ func writeYAML(file string, v any) error {
 	}
 	head := "# Written by 'weft lab up'. " + strings.TrimSuffix(filepath.Base(file), ".yaml") + "\n"
 	return writeFile(file, append([]byte(head), b...), 0o644)
+}
+
+// writeFile replaces a file in one step, so that whoever reads it sees the old one or the new one.
+func writeFile(file string, data []byte, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	if _, err := tmp.Write(data); err != nil {
+		tmp.Close()
+		return err
+	}
+	if err := tmp.Chmod(mode); err != nil {
+		tmp.Close()
+		return err
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), file)
 }

@@ -41,8 +41,9 @@ type Cluster struct {
 	APIServers   []Process      `json:"apiServers,omitempty"` // what other clusters reach; none: the etcd
 	Endpoint     string         `json:"endpoint"`             // URL of the etcd
 	EtcdToken    string         `json:"etcdToken,omitempty"`  // what its cluster id is made of; empty: the default
-	CA           string         `json:"ca"`                   // file; signs the certificates of servers and of the etcd's clients
-	PeerCA       string         `json:"peerCA"`               // file; signs those of other clusters; the same where there are no API servers
+	CA           string         `json:"ca"`                   // file of the root: whom its clients and API servers trust
+	StoreCA      string         `json:"storeCA"`              // file: whom its etcd trusts
+	PeerCA       string         `json:"peerCA"`               // file; signs the certificates of other clusters' readers
 	AdminCert    string         `json:"adminCert"`
 	AdminKey     string         `json:"adminKey"`
 	RemoteCert   string         `json:"remoteCert"` // what other clusters read this one with
@@ -53,6 +54,9 @@ type Cluster struct {
 	Self         Service        `json:"self"`    // of this cluster only; its backend is the client
 	Nodes        []Node         `json:"nodes"`
 }
+
+// dir is where the files of a cluster lie that are of no node.
+func (c *Cluster) dir() string { return filepath.Dir(c.CA) }
 
 // Service is the service that every lab has in every cluster.
 type Service struct {
@@ -124,19 +128,16 @@ func planCluster(o Options, c int) Cluster {
 		Etcd:      Process{Netns: prefix(o.Name) + name + "-etcd", Log: filepath.Join(dir, "etcd.log")},
 		Operator:  Process{Netns: prefix(o.Name) + name + "-op", Log: filepath.Join(dir, "operator.log")},
 		Endpoint:  "https://" + netip.AddrPortFrom(a.control(hostEtcd), etcdPort).String(),
-		CA:        filepath.Join(dir, "ca.crt"),
-		AdminCert: filepath.Join(dir, "admin.crt"), AdminKey: filepath.Join(dir, "admin.key"),
-		RemoteCert: filepath.Join(dir, "remote.crt"), RemoteKey: filepath.Join(dir, "remote.key"),
+		// The cluster's directory is one that 'weft cert --dir' works on.
+		CA: filepath.Join(dir, "ca.crt"), StoreCA: filepath.Join(dir, "store-ca.crt"), PeerCA: filepath.Join(dir, "current", "peer.crt"),
 		EtcdConfig: filepath.Join(dir, "etcd.yaml"), ServiceCIDRs: a.services(),
 		Service: Service{Namespace: "default", Name: "web", Addresses: a.vips(10), File: filepath.Join(dir, "web.yaml")},
 		Self:    Service{Namespace: "default", Name: "self", Addresses: a.vips(11), File: filepath.Join(dir, "self.yaml")},
 	}
+	cl.AdminCert, cl.AdminKey = pair(dir, "admin")
+	cl.RemoteCert, cl.RemoteKey = pair(dir, "remote")
 	for i := 1; i < o.EtcdMembers; i++ {
 		cl.MoreEtcd = append(cl.MoreEtcd, Process{Netns: cl.Etcd.Netns, Log: memberFile(&cl, i, ".log")})
-	}
-	cl.PeerCA = cl.CA
-	if o.APIServers > 0 {
-		cl.PeerCA = filepath.Join(dir, "peer-ca.crt")
 	}
 	for i := range o.APIServers {
 		cl.APIServers = append(cl.APIServers, Process{

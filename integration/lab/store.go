@@ -95,7 +95,7 @@ func memberFile(c *Cluster, member int, suffix string) string {
 	if member > 0 {
 		name += strconv.Itoa(member + 1)
 	}
-	return filepath.Join(filepath.Dir(c.CA), name+suffix)
+	return filepath.Join(c.dir(), name+suffix)
 }
 
 func storeDir(c *Cluster, member int) string { return memberFile(c, member, "") }
@@ -137,9 +137,9 @@ func (l *Lab) startEtcd(ctx context.Context, c *Cluster) error {
 }
 
 func (l *Lab) runMember(c *Cluster, member int) error {
-	dir := filepath.Dir(c.CA)
+	cert, key := pair(c.dir(), "etcd")
 	args := []string{"lab", "etcd", "--dir", storeDir(c, member), "--token", c.EtcdToken, "--url", memberURL(c, member),
-		"--ca", c.CA, "--cert", filepath.Join(dir, "etcd.crt"), "--key", filepath.Join(dir, "etcd.key"),
+		"--ca", c.StoreCA, "--cert", cert, "--key", key,
 		"--ready", readyFile(c, member), "--quota", strconv.FormatInt(l.EtcdQuota, 10)}
 	if len(c.MoreEtcd) > 0 {
 		args = append(args, "--member", memberName(c, member), "--peer-url", peerURL(member))
