@@ -125,7 +125,15 @@ func (l *Lab) waitSynced(ctx context.Context) error {
 
 func (l *Lab) waitNodeSynced(ctx context.Context, n *Node) error {
 	why := "it was not asked"
-	err := until(ctx, func() (bool, error) {
+	c, err := l.cluster(n.Cluster)
+	if err != nil {
+		return err
+	}
+	peers, err := l.peers(c)
+	if err != nil {
+		return err
+	}
+	err = until(ctx, func() (bool, error) {
 		var res *api.StatusResponse
 		if err := n.ask(ctx, func(ctx context.Context, c api.AgentClient) (err error) {
 			res, err = c.Status(ctx, &api.StatusRequest{})
@@ -134,7 +142,7 @@ func (l *Lab) waitNodeSynced(ctx context.Context, n *Node) error {
 			why = err.Error()
 			return false, nil
 		}
-		why = notSynced(res, len(l.Clusters)-1)
+		why = notSynced(res, peers)
 		return why == "", nil
 	})
 	if err != nil {
@@ -143,17 +151,17 @@ func (l *Lab) waitNodeSynced(ctx context.Context, n *Node) error {
 	return nil
 }
 
-// notSynced says what of a status is not as it is in a healthy mesh of so many remotes; empty: all
-// is well.
-func notSynced(res *api.StatusResponse, remotes int) string {
+// notSynced says what of a status is not as it is in a healthy mesh with these remotes; empty: all is
+// well.
+func notSynced(res *api.StatusResponse, remotes []string) string {
 	var why []string
 	for _, line := range res.Lines {
 		if line.Health == api.Health_HEALTH_FAILED {
 			why = append(why, line.Component+": "+line.Reason)
 		}
 	}
-	if len(res.Remotes) != remotes {
-		why = append(why, fmt.Sprintf("%d of %d remote clusters", len(res.Remotes), remotes))
+	if len(res.Remotes) != len(remotes) {
+		why = append(why, fmt.Sprintf("%d of %d remote clusters", len(res.Remotes), len(remotes)))
 	}
 	for _, r := range res.Remotes {
 		if r.Health != api.Health_HEALTH_OK {

@@ -68,24 +68,13 @@ func (l *Lab) serverAddr(c *Cluster, i int) netip.AddrPort {
 
 func (l *Lab) serverURL(c *Cluster, i int) string { return "https://" + l.serverAddr(c, i).String() }
 
-// face are the URLs by which other clusters reach this one.
-func (l *Lab) face(c *Cluster) (urls []string) {
-	for i := range c.APIServers {
-		urls = append(urls, l.serverURL(c, i))
-	}
-	if urls == nil {
-		return c.endpoints()
-	}
-	return urls
-}
-
 func serverConfig(c *Cluster, i int) string {
 	return filepath.Join(c.dir(), serverName(i)+".yaml")
 }
 
-// writeServers writes what API servers read, and the certificate that other clusters show. Where there
-// are API servers an authority of its own signs it, which the etcd does not know: so nobody passes them
-// by.
+// writeServers writes what API servers read, and the certificate of a reader of this cluster: with API
+// servers the lab's own, as the other clusters get theirs when they join; otherwise theirs. The authority
+// that signs readers of API servers is one that the etcd does not know: so nobody passes them by.
 func (l *Lab) writeServers(c *Cluster, by *issuer) error {
 	dir := c.dir()
 	if err := by.reader(dir, "remote", kvstore.UserRemote, len(c.APIServers) == 0); err != nil {
@@ -97,15 +86,12 @@ func (l *Lab) writeServers(c *Cluster, by *issuer) error {
 	if err := by.user(dir, "apiserver-etcd", kvstore.UserAPIServer(c.Name)); err != nil {
 		return err
 	}
-	etcd, mesh := filepath.Join(dir, "apiserver-etcd.yaml"), ""
+	etcd := filepath.Join(dir, "apiserver-etcd.yaml")
 	if err := writeEtcdClient(etcd, c.endpoints(), c.CA, dir, "apiserver-etcd"); err != nil {
 		return err
 	}
-	if l.Mirror {
-		mesh = filepath.Join(dir, "clustermesh")
-		if err := l.writeMesh(mesh, c); err != nil {
-			return err
-		}
+	if err := os.Mkdir(c.mesh(), 0o700); err != nil { // keys will lie in it
+		return err
 	}
 	var replicas []apiserver.Replica
 	for i := range c.APIServers {
@@ -121,8 +107,8 @@ func (l *Lab) writeServers(c *Cluster, by *issuer) error {
 		cert, key := pair(dir, serverName(i))
 		if err := writeYAML(serverConfig(c, i), map[string]any{
 			"name": serverName(i), "cluster": c.Name, "cluster-id": c.ID, "etcd": etcd, "listen": at.String(),
-			"clustermesh-dir": mesh, "state-dir": filepath.Join(dir, serverName(i)+"-state"),
-			"ca": c.CA, "cert": cert, "key": key, "replicas": replicas,
+			"clustermesh-dir": c.mesh(), "state-dir": filepath.Join(dir, serverName(i)+"-state"),
+			"ca": c.CA, "cert": cert, "key": key, "replicas": replicas, "join": l.serverJoin(c, i),
 		}); err != nil {
 			return err
 		}

@@ -63,8 +63,8 @@ func (c *command) shape(cmd *cobra.Command) {
 	f.StringVar((*string)(&o.Family), "family", string(o.Family), "addresses of pods: 4, 6 or dual")
 	f.DurationVar(&o.LeaseTTL, "lease-ttl", o.LeaseTTL, "how long a node's rows outlive its agent (default: the agent's)")
 	f.IntVar(&o.EtcdMembers, "etcd-members", o.EtcdMembers, "members of each cluster's store")
-	f.IntVar(&o.APIServers, "apiservers", o.APIServers, "API servers of each cluster, through which the others reach it; 0: they reach its store")
-	f.BoolVar(&o.Mirror, "mirror", o.Mirror, "API servers copy the other clusters into their own store, for their agents")
+	f.IntVar(&o.APIServers, "apiservers", o.APIServers, "API servers of each cluster, by which the clusters join with tokens; 0: they read each other's stores")
+	f.BoolVar(&o.Unjoined, "unjoined", o.Unjoined, "leave clusters with API servers apart")
 	f.Int64Var(&o.EtcdQuota, "etcd-quota", o.EtcdQuota, "how large a store may get, bytes (default: etcd's)")
 	f.IntVar(&o.WANMTU, "wan-mtu", o.WANMTU, "largest packet between clusters, bytes")
 	for name, values := range map[string][]string{"mode": {string(VXLAN), string(Native)}, "family": {"4", "6", "dual"}} {

@@ -81,16 +81,19 @@ func (s Service) definition(app string, annotations map[string]string) map[strin
 	}
 }
 
-// writeNode writes what one agent reads: its own configuration, the way to its own store, and one
-// file for each remote cluster.
+// writeNode writes what one agent reads: its own configuration, the way to its own store, and, where
+// nobody joins, one file for each remote cluster.
 func (l *Lab) writeNode(c Cluster, n Node) error {
 	etcd := filepath.Join(n.Dir, "etcd.yaml")
 	if err := writeEtcdClient(etcd, c.endpoints(), c.CA, n.Dir, "etcd"); err != nil {
 		return err
 	}
-	mesh := filepath.Join(n.Dir, "clustermesh")
-	if err := l.writeMesh(mesh, &c); err != nil {
-		return err
+	mesh := c.mesh()
+	if len(c.APIServers) == 0 {
+		mesh = filepath.Join(n.Dir, "clustermesh")
+		if err := l.writeMesh(mesh, &c); err != nil {
+			return err
+		}
 	}
 	agent := map[string]any{
 		"node": n.Name, "cluster": c.Name, "cluster-id": c.ID,
@@ -108,7 +111,7 @@ func (l *Lab) writeNode(c Cluster, n Node) error {
 	return writeYAML(n.Config, agent)
 }
 
-// writeMesh writes a client file for each cluster but one into a directory.
+// writeMesh writes a client file for the store of each cluster but one into a directory.
 func (l *Lab) writeMesh(dir string, own *Cluster) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -117,7 +120,7 @@ func (l *Lab) writeMesh(dir string, own *Cluster) error {
 		if r.ID == own.ID {
 			continue
 		}
-		if err := writeEtcdClient(filepath.Join(dir, r.Name), l.face(&r), r.CA, r.dir(), "remote"); err != nil {
+		if err := writeEtcdClient(filepath.Join(dir, r.Name), r.endpoints(), r.CA, r.dir(), "remote"); err != nil {
 			return err
 		}
 	}

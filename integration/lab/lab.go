@@ -63,10 +63,10 @@ type Options struct {
 	// EtcdMembers is how many members each store has; 0 is one. EtcdQuota is how large each may get, bytes; 0: etcd's default.
 	EtcdMembers int
 	EtcdQuota   int64
-	// APIServers is how many API servers each cluster has, through which alone the others reach it; 0: there
-	// are none, and the others reach its store.
+	// APIServers is how many API servers each cluster has, through which alone the others reach it, after
+	// they have joined with a token; 0: there are none, and the others reach its store.
 	APIServers int
-	Mirror     bool   // the API servers copy the other clusters into their own store
+	Unjoined   bool   // the clusters are left apart, for somebody who joins them
 	Weft       string // the weft binary that the lab's processes run
 }
 
@@ -97,8 +97,8 @@ func (o Options) Validate() error {
 	if o.APIServers < 0 || o.APIServers > maxServers {
 		errs = append(errs, fmt.Errorf("apiservers %d: want 0 to %d", o.APIServers, maxServers))
 	}
-	if o.Mirror && o.APIServers == 0 {
-		errs = append(errs, errors.New("mirror: want apiservers, which do it"))
+	if o.Unjoined && o.APIServers == 0 {
+		errs = append(errs, errors.New("unjoined: want apiservers, by which clusters join"))
 	}
 	if o.EtcdQuota < 0 {
 		errs = append(errs, fmt.Errorf("etcd-quota %d: want 0 or more bytes", o.EtcdQuota))

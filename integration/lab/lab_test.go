@@ -39,7 +39,7 @@ func TestOptions_Validate(t *testing.T) {
 		{"family", func(o *Options) { o.Family = "46" }, `family "46"`},
 		{"wan-mtu", func(o *Options) { o.WANMTU = 9000 }, "wan-mtu 9000"},
 		{"no-api-server", func(o *Options) { o.APIServers = 0 }, ""},
-		{"mirror-without-api-servers", func(o *Options) { o.Mirror = true }, "want apiservers"},
+		{"unjoined-without-api-servers", func(o *Options) { o.Unjoined = true }, "want apiservers"},
 		{"too-many-api-servers", func(o *Options) { o.APIServers = 5 }, "apiservers 5: want 0 to 4"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -23,7 +23,7 @@ type Lab struct {
 	WANMTU    int       `json:"wanMTU"`
 	LeaseTTL  string    `json:"leaseTTL,omitempty"`  // of the agents; empty: their default
 	EtcdQuota int64     `json:"etcdQuota,omitempty"` // bytes of each store; 0: etcd's default
-	Mirror    bool      `json:"mirror,omitempty"`    // API servers copy the other clusters
+	Unjoined  bool      `json:"unjoined,omitempty"`  // the clusters were left apart
 	WAN       string    `json:"wan"`                 // namespace of the router between the clusters
 	BPFFS     string    `json:"bpffs"`               // mount of the lab's own bpf file system
 	Weft      string    `json:"weft"`                // binary that the processes run
@@ -46,7 +46,7 @@ type Cluster struct {
 	PeerCA       string         `json:"peerCA"`               // file; signs the certificates of other clusters' readers
 	AdminCert    string         `json:"adminCert"`
 	AdminKey     string         `json:"adminKey"`
-	RemoteCert   string         `json:"remoteCert"` // what other clusters read this one with
+	RemoteCert   string         `json:"remoteCert"` // what other clusters read this one with that have not joined it
 	RemoteKey    string         `json:"remoteKey"`
 	EtcdConfig   string         `json:"etcdConfig"` // etcd client file of the administrator
 	ServiceCIDRs []netip.Prefix `json:"serviceCIDRs"`
@@ -108,7 +108,7 @@ func plan(o Options) *Lab {
 		Name: o.Name, Dir: o.Dir, Mode: o.Mode, Family: o.Family, WANMTU: o.WANMTU, Weft: o.Weft,
 		WAN: prefix(o.Name) + "wan", BPFFS: filepath.Join(o.Dir, "bpf"),
 	}
-	l.EtcdQuota, l.Mirror = o.EtcdQuota, o.Mirror
+	l.EtcdQuota, l.Unjoined = o.EtcdQuota, o.Unjoined
 	if o.LeaseTTL > 0 {
 		l.LeaseTTL = o.LeaseTTL.String()
 	}
@@ -125,9 +125,9 @@ func planCluster(o Options, c int) Cluster {
 	a := addressing{o.Family, c}
 	cl := Cluster{
 		Name: name, ID: uint32(c), Switch: prefix(o.Name) + name + "-net",
-		Etcd:      Process{Netns: prefix(o.Name) + name + "-etcd", Log: filepath.Join(dir, "etcd.log")},
-		Operator:  Process{Netns: prefix(o.Name) + name + "-op", Log: filepath.Join(dir, "operator.log")},
-		Endpoint:  "https://" + netip.AddrPortFrom(a.control(hostEtcd), etcdPort).String(),
+		Etcd:     Process{Netns: prefix(o.Name) + name + "-etcd", Log: filepath.Join(dir, "etcd.log")},
+		Operator: Process{Netns: prefix(o.Name) + name + "-op", Log: filepath.Join(dir, "operator.log")},
+		Endpoint: "https://" + netip.AddrPortFrom(a.control(hostEtcd), etcdPort).String(),
 		// The cluster's directory is one that 'weft cert --dir' works on.
 		CA: filepath.Join(dir, "ca.crt"), StoreCA: filepath.Join(dir, "store-ca.crt"), PeerCA: filepath.Join(dir, "current", "peer.crt"),
 		EtcdConfig: filepath.Join(dir, "etcd.yaml"), ServiceCIDRs: a.services(),
@@ -185,6 +185,7 @@ const (
 	hostNode   = 10 // plus the node's number
 	etcdPort   = 2379
 	serverPort = 32379
+	joinPort   = 32380
 )
 
 // addressing gives the addresses of one cluster. The networks do not overlap between clusters,
@@ -241,6 +242,11 @@ func (a addressing) control(host int) netip.Addr {
 
 func (a addressing) pods(n int) []netip.Prefix {
 	return a.prefixes(fmt.Sprintf("10.%d.%d.0/24", a.cluster, n), fmt.Sprintf("fd10:%x:%x::/64", a.cluster, n))
+}
+
+// podRange is what all nodes get their pods' addresses from.
+func (a addressing) podRange() []netip.Prefix {
+	return a.prefixes(fmt.Sprintf("10.%d.0.0/16", a.cluster), fmt.Sprintf("fd10:%x::/32", a.cluster))
 }
 
 func (a addressing) services() []netip.Prefix {

@@ -56,20 +56,29 @@ func (l *Lab) start(p *Process, args ...string) error {
 	return cmd.Process.Release()
 }
 
-// run runs a program of the lab to its end in a namespace and returns what it printed.
-func (l *Lab) run(ctx context.Context, netnsName string, args ...string) (string, error) {
+// run runs a program of the lab to its end in a namespace.
+func (l *Lab) run(ctx context.Context, netnsName string, args ...string) error {
+	said, complaint, err := l.pipe(ctx, netnsName, "", args...)
+	if err != nil {
+		return fmt.Errorf("weft %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(complaint+said))
+	}
+	return nil
+}
+
+// pipe runs a program of the lab to its end in a namespace, with an input, and returns what it said and
+// what it complained of.
+func (l *Lab) pipe(ctx context.Context, netnsName, input string, args ...string) (said, complaint string, err error) {
 	ns, err := netns.Open(netnsName)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer ns.Close()
 	cmd := ns.Command(ctx, l.Weft, args...)
 	cmd.Env = append(os.Environ(), envLab+l.Name)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("weft %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
-	}
-	return string(out), nil
+	var out, bad strings.Builder
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &bad
+	err = cmd.Run()
+	return out.String(), bad.String(), err
 }
 
 // alive says whether the process still runs. A number that another process has by now does not

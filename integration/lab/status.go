@@ -66,7 +66,7 @@ func (l *Lab) Status(ctx context.Context) Status {
 		for k := range c.Nodes {
 			n := &c.Nodes[k]
 			if add("agent/"+n.Name, n.Agent) {
-				l.judgeNode(ctx, n, &st.Judged[len(st.Judged)-1], st.Endpoints)
+				l.judgeNode(ctx, c, n, &st.Judged[len(st.Judged)-1], st.Endpoints)
 			}
 			for _, p := range n.Pods {
 				add("pod/"+p.Name, p.Workload)
@@ -76,11 +76,16 @@ func (l *Lab) Status(ctx context.Context) Status {
 	return st
 }
 
-func (l *Lab) judgeNode(ctx context.Context, n *Node, j *Judged, live map[string]Live) {
-	err := n.ask(ctx, func(ctx context.Context, c api.AgentClient) error {
+func (l *Lab) judgeNode(ctx context.Context, c *Cluster, n *Node, j *Judged, live map[string]Live) {
+	peers, err := l.peers(c)
+	if err != nil {
+		j.Healthy, j.Reason = false, err.Error()
+		return
+	}
+	err = n.ask(ctx, func(ctx context.Context, c api.AgentClient) error {
 		res, err := c.Status(ctx, &api.StatusRequest{})
 		if err == nil {
-			j.Reason = notSynced(res, len(l.Clusters)-1)
+			j.Reason = notSynced(res, peers)
 		}
 		if err != nil {
 			return err

@@ -113,9 +113,8 @@ func (l *Lab) startStores(ctx context.Context) error {
 		for _, n := range c.Nodes {
 			nodes = append(nodes, n.Name)
 		}
-		_, err := l.run(ctx, c.Operator.Netns, "store", "init", "--etcd", c.EtcdConfig, "--cluster", c.Name,
+		return l.run(ctx, c.Operator.Netns, "store", "init", "--etcd", c.EtcdConfig, "--cluster", c.Name,
 			"--nodes", strings.Join(nodes, ","))
-		return err
 	})
 }
 

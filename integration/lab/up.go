@@ -48,6 +48,14 @@ func Up(ctx context.Context, o Options, p *Progress) (*Lab, error) {
 	return l, errors.Join(err, l.save())
 }
 
+// step is one thing that is done to build a lab. It may take startTimeout as many times as it waits for
+// something.
+type step struct {
+	what  string
+	do    func(context.Context) error
+	waits int // 0: once
+}
+
 func (l *Lab) up(ctx context.Context, p *Progress) error {
 	nodes, pods, servers := 0, 0, 0
 	for _, c := range l.Clusters {
@@ -57,23 +65,26 @@ func (l *Lab) up(ctx context.Context, p *Progress) error {
 	for range l.pods() {
 		pods++
 	}
-	steps := []struct {
-		what string
-		do   func(context.Context) error
-	}{
-		{fmt.Sprintf("%d namespaces and the links between them", len(l.namespaces())), func(context.Context) error { return l.buildNetwork() }},
-		{"certificates, configuration, a bpf file system", func(context.Context) error { return l.writeFiles() }},
-		{fmt.Sprintf("%d stores with users and roles", len(l.Clusters)), l.startStores},
-		{fmt.Sprintf("%d API servers", servers), l.startServers},
-		{fmt.Sprintf("%d operators and %d agents", len(l.Clusters), nodes), l.startAgents},
-		{fmt.Sprintf("%d pods", pods), l.startPods},
-		{"two services in every cluster, one of them global", l.addServices},
-		{"mesh synced", l.waitSynced},
-		{"every cluster answers every other", l.waitReachable},
+	steps := []step{
+		{what: fmt.Sprintf("%d namespaces and the links between them", len(l.namespaces())), do: func(context.Context) error { return l.buildNetwork() }},
+		{what: "certificates, configuration, a bpf file system", do: func(context.Context) error { return l.writeFiles() }},
+		{what: fmt.Sprintf("%d stores with users and roles", len(l.Clusters)), do: l.startStores},
+		{what: fmt.Sprintf("%d API servers", servers), do: l.startServers},
+		{what: fmt.Sprintf("%d operators and %d agents", len(l.Clusters), nodes), do: l.startAgents},
+		{what: fmt.Sprintf("%d pods", pods), do: l.startPods},
+		{what: "two services in every cluster, one of them global", do: l.addServices},
+	}
+	if servers > 0 && !l.Unjoined && l.pairs() > 0 {
+		steps = append(steps, step{what: fmt.Sprintf("%d clusters joined by token", len(l.Clusters)), do: l.joinClusters, waits: l.pairs()})
+	}
+	steps = append(steps, step{what: "mesh synced", do: l.waitSynced})
+	if !l.Unjoined {
+		steps = append(steps, step{what: "every cluster answers every other", do: l.waitReachable})
 	}
 	for _, s := range steps {
 		if err := p.step(s.what, func() error {
-			ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not within %v", startTimeout))
+			limit := time.Duration(max(1, s.waits)) * startTimeout
+			ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %v", limit))
 			defer cancel()
 			return s.do(ctx)
 		}); err != nil {
@@ -217,7 +228,7 @@ func (l *Lab) addServices(ctx context.Context) error {
 	return each(ctx, len(l.Clusters), func(ctx context.Context, i int) error {
 		c := &l.Clusters[i]
 		for _, s := range []Service{c.Service, c.Self} {
-			if _, err := l.run(ctx, c.Operator.Netns, "service", "add", "-f", s.File, "--etcd", c.EtcdConfig); err != nil {
+			if err := l.run(ctx, c.Operator.Netns, "service", "add", "-f", s.File, "--etcd", c.EtcdConfig); err != nil {
 				return err
 			}
 		}
