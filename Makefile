@@ -30,7 +30,7 @@ build: ## build the one binary, build/weft
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/weft ./cmd/weft
 
 demo: build ## two clusters on this machine: global service, failover, return (root)
-	$(BUILD)/weft lab demo
+	$(BUILD)/weft lab demo --apiservers 2
 
 test: ## every test, under the race detector (root; without it privileged tests are skipped)
 	$(GO) vet ./...
