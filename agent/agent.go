@@ -97,7 +97,9 @@ func New(cfg Config, log *slog.Logger) (_ *Agent, err error) {
 	// The other clusters, what our own store holds and gets, and what follows from all of them.
 	a.checkpoints = newCheckpoints(cfg, a.client, a.tables, func() clustermesh.Status { return a.mesh.Status() }, log.With("part", "checkpoint"))
 	a.mesh, err = clustermesh.New(clustermesh.Config{
-		Dir: cfg.ClusterMeshDir, Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters, Kept: a.checkpoints, Own: a.client, Peers: a.client,
+		Dir: cfg.ClusterMeshDir, Cluster: cfg.Cluster, ClusterID: cfg.ClusterID, MaxClusters: cfg.MaxClusters, Kept: a.checkpoints,
+		Own: a.client, Peers: a.client,
+		Settled: func() bool { return a.watches.listed() && !a.guard.Status().Hold.Holding },
 		// A remote does not tell its leases' time; the clusters of a mesh are taken to be set alike.
 		Guard: kvstore.GuardConfig{Owners: true, Lease: cfg.LeaseTTL}, Lineage: filepath.Join(cfg.StateDir, "lineage"),
 	}, clustermesh.Tables{

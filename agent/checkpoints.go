@@ -176,6 +176,20 @@ func (c *checkpoints) follow(ctx context.Context) error {
 	return nil
 }
 
+// Clusters implements clustermesh.Kept.
+func (c *checkpoints) Clusters() (names []string) {
+	list, err := os.ReadDir(c.dir)
+	if err != nil {
+		return nil // there is none before the first file
+	}
+	for _, f := range list {
+		if !strings.Contains(f.Name(), ".") { // being written, or put aside
+			names = append(names, f.Name())
+		}
+	}
+	return names
+}
+
 // ID implements clustermesh.Kept.
 func (c *checkpoints) ID(cluster string) uint32 {
 	if file := c.open(cluster); file != nil {
@@ -295,17 +309,12 @@ func (c *checkpoints) save() {
 			c.saveStore(r.Name, r.ID, clustermesh.SourceOf(r.Name), c.remote, marks)
 		}
 	}
-	if mesh.Directory.Problem != "" || c.cfg.ClusterMeshDir != "" && mesh.Directory.Read.IsZero() {
+	if mesh.Directory.Problem != "" || mesh.Directory.Read.IsZero() {
 		return // nobody knows which remotes there are
 	}
-	list, err := os.ReadDir(c.dir)
-	if err != nil {
-		return // there is none before the first file
-	}
-	for _, f := range list {
-		name := f.Name()
-		if known[name] || strings.Contains(name, ".") {
-			continue // of the mesh, being written, or put aside
+	for _, name := range c.Clusters() {
+		if known[name] {
+			continue
 		}
 		if err := os.Remove(c.path(name)); err != nil {
 			c.log.Warn("checkpoint of a removed cluster stays", "cluster", name, "error", err)

@@ -43,7 +43,7 @@ func (a *Agent) remoteStatus(r clustermesh.RemoteStatus) *api.RemoteCluster {
 			v.Reason += "; its rows are in force " + kept
 		}
 		v.Hint = remoteHint(r.Phase, filepath.Join(a.cfg.ClusterMeshDir, r.Name))
-		if r.Copy != nil {
+		if r.Copy != nil || r.NoFile {
 			v.Hint = "look at the API servers of this cluster, which copy it; its rows stay in force"
 		}
 		remoteHold(v, r.Hold)

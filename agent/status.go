@@ -277,8 +277,8 @@ func (a *Agent) meshLine() *api.StatusLine {
 	switch {
 	case s.Directory.Problem != "":
 		return fail(ok("mesh", "%d clusters, as they were", len(s.Remotes)), s.Directory.Problem, "check "+s.Directory.Path)
-	case a.cfg.ClusterMeshDir == "":
-		return off("mesh", "no directory of other clusters", "")
+	case len(s.Remotes) == 0 && a.cfg.ClusterMeshDir == "":
+		return off("mesh", "no other clusters", "")
 	case len(s.Remotes) == 0:
 		return off("mesh", "no other clusters", "put an etcd client file named after the cluster into "+a.cfg.ClusterMeshDir)
 	}

@@ -57,6 +57,18 @@ func keptWatchOf[K comparable, V any](w *kvstore.Watch[K, V]) keptWatch {
 	return keptWatch{w.Status().Prefix, w.Restore, w.Listed()}
 }
 
+// listed tells whether each has been listed, by which the guard has judged what store it is.
+func (w watches) listed() bool {
+	for _, k := range w.kept() {
+		select {
+		case <-k.listed:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // kept are the watches by the names of their tables.
 func (w watches) kept() map[string]keptWatch {
 	return map[string]keptWatch{

@@ -17,7 +17,8 @@ import (
 
 // Config says who we are and where the remotes are named.
 type Config struct {
-	// Dir holds an etcd client file for each remote cluster, named as the cluster. Empty: no mesh.
+	// Dir holds an etcd client file for each remote cluster, named as the cluster. Empty: there are those
+	// that Own has copies of, and no others.
 	Dir string
 	// Cluster, ClusterID and MaxClusters (255 or 511) are ours.
 	Cluster     string
@@ -41,11 +42,15 @@ type Config struct {
 	// Guard says how the stores of remotes are guarded; Cluster, File and ReadOnly are set for each.
 	Guard kvstore.GuardConfig
 	// Own is a client of our own store, whose copy of a remote is read in place of the remote's store while
-	// it is complete. Nil: remotes are always read themselves.
+	// it is complete. A copy that weft's mirror speaks of makes a cluster a remote, also without a file.
+	// Nil: remotes are always read themselves.
 	Own *kvstore.Client
 	// Peers is a client of our own store, whose rows of peers say what remotes joined with, beside Pins.
 	// Nil: only Pins are known.
 	Peers *kvstore.Client
+	// Settled tells whether our own store is the one that an earlier run knew and nothing of it is held, so
+	// that a copy which it does not have was taken away. Nil: it always is.
+	Settled func() bool
 	// Follow says how keys of our own store are followed. Its Source and Guard are not used.
 	Follow kvstore.WatchConfig
 	// Copies names the table that gets the bytes of a remote's rows of one kind, as they stand in its
@@ -60,6 +65,8 @@ type Config struct {
 // Kept holds the rows of remotes that an earlier run knew. Its methods are called from several
 // goroutines.
 type Kept interface {
+	// Clusters names the remotes that rows are kept of. Our own cluster may be among them.
+	Clusters() []string
 	// ID is the cluster id that the rows of a remote were mirrored with, 0 where there are none.
 	ID(cluster string) uint32
 	// Restore puts the rows of one kind into their table, under SourceOf(cluster) and not synced,

@@ -30,6 +30,8 @@ type file struct {
 	hash   [sha256.Size]byte
 	config kvstore.Config
 	err    error
+	// copied: there is no file, but a copy in our own store, or there was one.
+	copied bool
 }
 
 // directory is the folder of etcd client files, read again and again.
@@ -49,6 +51,9 @@ var errVanished = errors.New("all client files are gone at once: taken for a mou
 // read returns the remotes that the directory names now. An error means that it cannot be believed,
 // and that what was last found stays in force.
 func (d *directory) read() (map[string]file, error) {
+	if d.path == "" {
+		return map[string]file{}, nil
+	}
 	folder, err := os.Stat(d.path)
 	if err != nil {
 		return nil, fmt.Errorf("read mesh directory: %w", err)
@@ -127,7 +132,7 @@ func (d *directory) follow(ctx context.Context, poll time.Duration, poke <-chan 
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	for {
-		if watcher != nil {
+		if watcher != nil && d.path != "" {
 			// A directory that was replaced has to be watched anew; to add one again does nothing.
 			if err := watcher.Add(d.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				failures = nil

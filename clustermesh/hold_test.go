@@ -256,6 +256,7 @@ type remembered struct {
 	rows map[schema.Resource][]kvstore.KV
 }
 
+func (m remembered) Clusters() []string                   { return nil } // a file names it
 func (m remembered) ID(string) uint32                     { return m.id }
 func (m remembered) Restore(string, schema.Resource) int  { return 0 }
 func (m remembered) Listed(string, schema.Resource, bool) {}

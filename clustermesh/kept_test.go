@@ -24,6 +24,8 @@ type memory struct {
 	asked map[schema.Resource]int
 }
 
+func (m *memory) Clusters() []string { return []string{"far"} }
+
 func (m *memory) ID(cluster string) uint32 {
 	if cluster != "far" {
 		return 0

@@ -38,6 +38,8 @@ type Mesh struct {
 
 	// Owned by Run.
 	running map[string]*running
+	earlier map[string]bool // remotes that an earlier run knew, and nothing has named yet
+	removed map[string]bool // remotes whose file was removed and whose copy still stands
 
 	// poke holds a token when the directory is to be looked at again.
 	poke chan struct{}
@@ -54,6 +56,7 @@ type Mesh struct {
 type running struct {
 	remote *remote
 	hash   [32]byte
+	copied bool
 	stop   func()
 }
 
@@ -80,12 +83,14 @@ func New(cfg Config, tables Tables, reg prometheus.Registerer, log *slog.Logger)
 		claims: newClaims(cfg.Cluster, cfg.Pins), ids: newIDs(cfg.Pins),
 		directory: &directory{path: cfg.Dir, own: cfg.Cluster},
 		running:   make(map[string]*running),
+		earlier:   make(map[string]bool),
+		removed:   make(map[string]bool),
 		remotes:   make(map[string]*remote),
 		poke:      make(chan struct{}, 1),
 	}
 	m.own = newOwnIPs(cfg.Cluster, m.claims, tables.Nodes, cfg.Relist)
 	if cfg.Own != nil {
-		m.views = newViews(cfg.Own, cfg.Follow, log)
+		m.views = newViews(cfg.Cluster, cfg.Own, cfg.Follow, m.lookAgain, log)
 	}
 	if cfg.Peers != nil {
 		m.peers = newPeers(cfg.Peers, cfg.Follow, log)
@@ -103,7 +108,7 @@ func New(cfg Config, tables Tables, reg prometheus.Registerer, log *slog.Logger)
 func (m *Mesh) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.followClaims(ctx) })
-	if m.cfg.Dir == "" {
+	if m.cfg.Dir == "" && m.views == nil {
 		m.known()
 		return g.Wait()
 	}
@@ -115,6 +120,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	remotes, rctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		if err := m.remember(rctx); err != nil {
+			return nil // ctx ended
+		}
 		err := m.directory.follow(rctx, m.cfg.Poll, m.poke, func() { m.reread(rctx, remotes) })
 		for _, r := range m.running {
 			r.stop()
@@ -141,6 +149,11 @@ func (m *Mesh) Forget(name string) {
 	m.mu.Lock()
 	m.forgets = append(m.forgets, name)
 	m.mu.Unlock()
+	m.lookAgain()
+}
+
+// lookAgain has the directory and the copies looked at.
+func (m *Mesh) lookAgain() {
 	select {
 	case m.poke <- struct{}{}:
 	default:
@@ -190,6 +203,7 @@ func (m *Mesh) reread(ctx context.Context, g *errgroup.Group) {
 	if err != nil {
 		return
 	}
+	found = m.withCopies(found)
 	for name, f := range found {
 		m.settle(ctx, g, name, f)
 	}
@@ -239,7 +253,7 @@ func (m *Mesh) settle(ctx context.Context, g *errgroup.Group, name string, f fil
 		}
 		return
 	}
-	if run != nil && run.hash == f.hash {
+	if run != nil && run.hash == f.hash && run.copied == f.copied {
 		return
 	}
 	if run != nil {
@@ -251,10 +265,10 @@ func (m *Mesh) settle(ctx context.Context, g *errgroup.Group, name string, f fil
 	done := make(chan struct{})
 	g.Go(func() error {
 		defer close(done)
-		return r.run(rctx, f.config)
+		return r.run(rctx, f)
 	})
-	m.running[name] = &running{r, f.hash, func() { cancel(); <-done }}
-	m.log.Info("remote cluster configured", "cluster", name, "endpoints", f.config.Endpoints)
+	m.running[name] = &running{r, f.hash, f.copied, func() { cancel(); <-done }}
+	m.log.Info("remote cluster configured", "cluster", name, "endpoints", f.config.Endpoints, "copy", f.copied)
 }
 
 // followClaims keeps the claims equal to the nodes table, and judges rows again when they change.

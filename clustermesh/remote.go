@@ -89,6 +89,8 @@ var (
 	errRefused = errors.New("refused")
 	// errNewID: the remote calls itself by another id than before.
 	errNewID = errors.New("the cluster id changed")
+	// errNoCopy: nothing says how to reach it but the copy that our store does not have.
+	errNoCopy = errors.New("our own store has no complete copy of it, and no client file names it")
 	// errView: it is read from another place from now on.
 	errView = errors.New("read elsewhere")
 	// errLostID: another remote with the same id goes first.
@@ -96,11 +98,11 @@ var (
 )
 
 // run mirrors the remote until ctx ends. The rows stay; drain removes them.
-func (r *remote) run(ctx context.Context, cfg kvstore.Config) error {
+func (r *remote) run(ctx context.Context, f file) error {
 	pause := r.cfg.RetryMin
 	for {
 		began := time.Now()
-		err := r.once(ctx, cfg)
+		err := r.once(ctx, f)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -234,7 +236,7 @@ func (r *remote) failed(err error) {
 
 // once connects, reads the cluster-config and runs a session until it ends. A complete copy in our own
 // store is read in place of the remote's.
-func (r *remote) once(ctx context.Context, cfg kvstore.Config) error {
+func (r *remote) once(ctx context.Context, f file) error {
 	if r.peers != nil {
 		if err := r.peers.known(ctx, viewsGrace); err != nil {
 			return err
@@ -244,11 +246,22 @@ func (r *remote) once(ctx context.Context, cfg kvstore.Config) error {
 		if err := r.views.listed(ctx, viewsGrace); err != nil {
 			return err
 		}
-		if present, _ := r.views.present(r.name); present {
+		present, changed := r.views.present(r.name)
+		for f.copied && !present {
+			r.restore(resources()...)
+			r.failed(errNoCopy)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-changed:
+			}
+			present, changed = r.views.present(r.name)
+		}
+		if present {
 			return r.from(ctx, r.cfg.Own, true)
 		}
 	}
-	client, err := kvstore.New(cfg, r.log)
+	client, err := kvstore.New(f.config, r.log)
 	if err != nil {
 		return err
 	}
@@ -373,7 +386,7 @@ func recheck[K comparable, V any](r *remote, row state.Row[K, V], of func(*sessi
 func (r *remote) status() RemoteStatus {
 	r.mu.Lock()
 	st := RemoteStatus{
-		Name: r.name, ID: r.id, Phase: r.phase, Reason: r.reason, Endpoints: slices.Clone(r.file.config.Endpoints),
+		Name: r.name, ID: r.id, Phase: r.phase, Reason: r.reason, NoFile: r.file.copied, Endpoints: slices.Clone(r.file.config.Endpoints),
 		Config: r.config, Refusals: r.refusals, Heartbeat: r.heartbeat, Hold: r.guard.Status().Hold,
 	}
 	if r.lastErr != nil {

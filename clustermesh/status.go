@@ -63,7 +63,9 @@ type RemoteStatus struct {
 	ID    uint32 `json:"id,omitempty"`
 	Phase Phase  `json:"phase"`
 	// Reason says why it is not ready and what to do; it may also name a problem of a ready one.
-	Reason    string   `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// NoFile: nothing names it but a copy in our own store.
+	NoFile    bool     `json:"noFile,omitempty"`
 	Endpoints []string `json:"endpoints,omitempty"`
 	// Connected: at least one resource is being followed.
 	Connected bool         `json:"connected"`

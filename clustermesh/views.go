@@ -28,15 +28,19 @@ const viewsGrace = time.Second
 
 // views are the copies of remotes in our own store: which there are, and what the mirror says of them.
 type views struct {
+	own     string
 	configs *state.Table[string, schema.ClusterConfig]
 	marks   *state.Table[string, string]
 	rows    *state.Table[string, schema.Mirror]
+	forgets *state.Table[string, schema.Forget]
+	renamed func() // is called when other remotes have a copy than before
 	runs    []func(context.Context) error
 	lists   []<-chan struct{}
 
 	mu      sync.Mutex
 	said    map[string]saying
-	changed chan struct{} // closed and replaced when a copy may have come or gone
+	ended   map[string]bool // remotes whose copy went on purpose, and did not come back
+	changed chan struct{}   // closed and replaced when a copy may have come or gone
 }
 
 // saying is the row of a copy, and when it was heard by our clock. One that was there at the first look may
@@ -50,19 +54,22 @@ type saying struct {
 // ownStore is the source of what is read from our own store.
 const ownStore state.Source = "etcd"
 
-func newViews(c *kvstore.Client, follow kvstore.WatchConfig, log *slog.Logger) *views {
+func newViews(own string, c *kvstore.Client, follow kvstore.WatchConfig, renamed func(), log *slog.Logger) *views {
 	v := &views{
+		own: own, renamed: renamed,
 		configs: state.NewTable[string]("cluster-configs", state.Equal[schema.ClusterConfig]),
 		marks:   state.NewTable[string]("synced-marks", state.Equal[string]),
 		rows:    state.NewTable[string]("mirrors", state.Equal[schema.Mirror]),
-		said:    map[string]saying{}, changed: make(chan struct{}),
+		forgets: state.NewTable[string]("forgets", state.Equal[schema.Forget]),
+		said:    map[string]saying{}, ended: map[string]bool{}, changed: make(chan struct{}),
 	}
 	follow.Source, follow.Guard = ownStore, nil
 	configs := kvstore.NewWatch(c, schema.ClusterConfigs(), v.configs, follow, log)
 	marks := kvstore.NewWatch(c, schema.SyncedMarks(), v.marks, follow, log)
 	rows := kvstore.NewWatch(c, schema.Mirrors(), v.rows, follow, log)
-	v.runs = []func(context.Context) error{configs.Run, marks.Run, rows.Run, v.tell, v.hear}
-	v.lists = []<-chan struct{}{configs.Listed(), marks.Listed(), rows.Listed()}
+	forgets := kvstore.NewWatch(c, schema.Forgets(), v.forgets, follow, log)
+	v.runs = []func(context.Context) error{configs.Run, marks.Run, rows.Run, forgets.Run, v.tell, v.hear}
+	v.lists = []<-chan struct{}{configs.Listed(), marks.Listed(), rows.Listed(), forgets.Listed()}
 	return v
 }
 
@@ -87,27 +94,82 @@ func (v *views) tell(ctx context.Context) error {
 		close(v.changed)
 		v.changed = make(chan struct{})
 		v.mu.Unlock()
+		v.renamed()
 		return nil
 	}, configs, marks)
 }
 
-// hear takes note of when the mirror says something.
+// hear takes note of when the mirror says something, and of copies that go on purpose.
 func (v *views) hear(ctx context.Context) error {
-	cursor := v.rows.Cursor()
-	defer cursor.Close()
+	rows, forgets := v.rows.Cursor(), v.forgets.Cursor()
+	defer rows.Close()
+	defer forgets.Close()
 	return state.Derive(ctx, nil, "", func() error {
-		for _, c := range cursor.Next(0) {
-			v.mu.Lock()
-			_, known := v.said[c.Key]
-			if c.Deleted {
-				delete(v.said, c.Key)
-			} else {
-				v.said[c.Key] = saying{c.Value, c.Changed, !known}
-			}
-			v.mu.Unlock()
+		if v.heard(rows.Next(0), forgets.Next(0)) {
+			v.renamed()
 		}
 		return nil
-	}, cursor)
+	}, rows, forgets)
+}
+
+// heard tells whether other remotes have a copy now, or lose it.
+func (v *views) heard(rows []state.Change[string, schema.Mirror], forgets []state.Change[string, schema.Forget]) (news bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, c := range rows {
+		before, known := v.said[c.Key]
+		going := !c.Value.Removed.IsZero() // of a row that is deleted, what it said last
+		news = news || c.Deleted || !known || going == before.Removed.IsZero()
+		if c.Deleted {
+			delete(v.said, c.Key)
+		} else {
+			v.said[c.Key] = saying{c.Value, c.Changed, !known}
+		}
+		if delete(v.ended, c.Key); going {
+			v.ended[c.Key] = true
+		}
+	}
+	for _, c := range forgets {
+		// It is done after the copy has gone; one that stands came back.
+		if _, stands := v.said[c.Key]; !c.Deleted && !c.Value.Done.IsZero() && !stands {
+			v.ended[c.Key], news = true, true
+		}
+	}
+	return news
+}
+
+// named are the remotes of which our store has a copy that our mirror speaks of, and whether it is about
+// to take it away. Of copies that others make nobody says whether they went on purpose: these name nobody.
+func (v *views) named() map[string]bool {
+	names := map[string]bool{}
+	for row := range v.configs.All() {
+		v.mu.Lock()
+		said, ok := v.said[row.Key]
+		v.mu.Unlock()
+		if ok && row.Value.Cached && row.Key != v.own && schema.CheckClusterName(row.Key) == nil {
+			names[row.Key] = !said.Removed.IsZero()
+		}
+	}
+	return names
+}
+
+// over tells whether a copy went, or goes, on purpose.
+func (v *views) over(cluster string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.ended[cluster]
+}
+
+// known tells whether our store has said which copies there are.
+func (v *views) known() bool {
+	for _, listed := range v.lists {
+		select {
+		case <-listed:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // listed waits until it is known which copies there are, but not longer than our store may take to answer.

@@ -22,7 +22,14 @@ type node struct {
 	stop   func()
 }
 
-func (s *side) node() *node {
+func (s *side) node() *node { return s.nodeWith(nil) }
+
+// nodeWithoutFiles is one that knows remotes by their copies only.
+func (s *side) nodeWithoutFiles() *node {
+	return s.nodeWith(func(cfg *clustermesh.Config) { cfg.Dir = "" })
+}
+
+func (s *side) nodeWith(change func(*clustermesh.Config)) *node {
 	s.t.Helper()
 	n := &node{t: s.t, tables: clustermesh.Tables{
 		Nodes:      state.NewTable[schema.NodeKey]("nodes", schema.Node.Equal),
@@ -32,6 +39,9 @@ func (s *side) node() *node {
 	}}
 	cfg := s.settings("node").mesh()
 	cfg.Own, cfg.Follow, cfg.Lineage = kvstoretest.NewClient(s.t, s.ClientConfig()), kvstoretest.WatchConfig(), ""
+	if change != nil {
+		change(&cfg)
+	}
 	var err error
 	if n.mesh, err = clustermesh.New(cfg, n.tables, nil, kvstoretest.Log(s.t)); err != nil {
 		s.t.Fatal(err)

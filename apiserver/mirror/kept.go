@@ -7,6 +7,8 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -115,6 +117,13 @@ func (k *kept) drop(cluster string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.clusters, cluster)
+}
+
+// Clusters implements clustermesh.Kept.
+func (k *kept) Clusters() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Keys(k.clusters))
 }
 
 // ID implements clustermesh.Kept.

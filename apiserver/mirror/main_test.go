@@ -134,6 +134,18 @@ func (s *side) knowsNot(name string) {
 	}
 }
 
+// put writes a row of our store.
+func put[K comparable, V any](s *side, codec schema.Codec[K, V], k K, v V) {
+	s.t.Helper()
+	value, err := codec.Encode(k, v)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.client.Put(s.t.Context(), codec.Prefix+codec.FormatKey(k), value, 0); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // under is what stands under a prefix.
 func (s *side) under(prefix string) map[string]string {
 	s.t.Helper()

@@ -42,6 +42,33 @@ func TestMirror_RemovedGoesAfterTheGrace(t *testing.T) {
 	s.wantCopy(near)
 }
 
+// A remote whose peering somebody has ended goes without a grace, also if nothing is left in the directory
+// of a mirror that begins; who knows it by its copy hears of it first.
+func TestMirror_LeftGoesAtOnce(t *testing.T) {
+	t.Parallel()
+	s, far, _, stop := newCopied(t)
+	n := s.nodeWithoutFiles()
+	n.sees(4, true, clustermesh.PhaseReady)
+	stop()
+	put(s, schema.Peers(), "far", schema.Peer{State: schema.PeerLeft, Since: time.Now(), ID: 2, Root: "root"})
+	s.knowsNot("far")
+	n.sees(4, true, clustermesh.PhaseReady)
+	s.start("two", func(cfg *Config) { cfg.Grace = time.Hour })
+	s.gone("far")
+	kvstoretest.Eventually(t, func() string {
+		if st := n.mesh.Status(); len(st.Remotes) > 0 || n.tables.IPs.Len() > 0 {
+			return fmt.Sprintf("%d addresses, %+v", n.tables.IPs.Len(), st)
+		}
+		return ""
+	})
+
+	// It joins again.
+	put(s, schema.Peers(), "far", schema.Peer{State: schema.PeerPending, Since: time.Now(), ID: 2, Root: "root"})
+	s.knows("far", far.ClientConfig())
+	s.wantCopy(far)
+	n.sees(4, true, clustermesh.PhaseReady)
+}
+
 // A remote that is away and was removed while no mirror ran goes all the same.
 func TestMirror_RemovedWhileNoMirrorRan(t *testing.T) {
 	t.Parallel()

@@ -20,6 +20,7 @@ type stored struct {
 	marks   *state.Table[string, string]
 	rows    *state.Table[string, schema.Mirror]
 	forgets *state.Table[string, schema.Forget]
+	peers   *state.Table[string, schema.Peer]
 	watches []watch
 }
 
@@ -36,6 +37,7 @@ func newStored(cfg Config, c *kvstore.Client, log *slog.Logger) *stored {
 		marks:   state.NewTable[string]("synced-marks", state.Equal[string]),
 		rows:    state.NewTable[string]("mirrors", state.Equal[schema.Mirror]),
 		forgets: state.NewTable[string]("forgets", state.Equal[schema.Forget]),
+		peers:   state.NewTable[string]("peers", schema.Peer.Equal),
 	}
 	follow := cfg.Follow
 	follow.Source, follow.Guard = fromStore, nil
@@ -44,6 +46,7 @@ func newStored(cfg Config, c *kvstore.Client, log *slog.Logger) *stored {
 		kvstore.NewWatch(c, schema.SyncedMarks(), s.marks, follow, log),
 		kvstore.NewWatch(c, schema.Mirrors(), s.rows, follow, log),
 		kvstore.NewWatch(c, schema.Forgets(), s.forgets, follow, log),
+		kvstore.NewWatch(c, schema.Peers(), s.peers, follow, log),
 	}
 	return s
 }
@@ -65,6 +68,12 @@ func (s *stored) listed(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// left tells whether somebody has ended the peering with a cluster.
+func (s *stored) left(cluster string) bool {
+	p, ok := s.peers.Get(cluster)
+	return ok && p.Value.State == schema.PeerLeft
 }
 
 // clusters are the remotes of which there is something in our store: a row, a cached cluster-config, or a

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -119,8 +120,8 @@ func (t *term) turn(ctx context.Context, g *errgroup.Group, now time.Time) error
 	return failed
 }
 
-// removed drains what has no client file any more, after the grace. ever says that the directory has
-// named a remote since this mirror began.
+// removed drains what has no client file any more, after the grace; what has left, as soon as it is told.
+// ever says that the directory has named a remote since this mirror began.
 func (t *term) removed(ctx context.Context, named map[string]bool, ever bool, now time.Time) error {
 	var gone []string
 	for name := range t.m.stored.clusters() {
@@ -129,23 +130,26 @@ func (t *term) removed(ctx context.Context, named map[string]bool, ever bool, no
 		}
 	}
 	// A directory that was never seen with a file may be a mount that failed before we began.
-	if len(gone) > 0 && !ever {
+	if lost := slices.DeleteFunc(slices.Clone(gone), t.m.stored.left); len(lost) > 0 && !ever {
 		if !t.warned {
 			t.warned = true
 			t.log.Warn("the directory of client files is empty, and our store has copies: taken for a mount that failed; "+
-				"forget them with 'weft mesh forget', or put a file back", "directory", t.m.cfg.Dir, "clusters", gone)
+				"forget them with 'weft mesh forget', or put a file back", "directory", t.m.cfg.Dir, "clusters", lost)
 		}
-		for _, name := range gone {
+		for _, name := range lost {
 			row, _ := t.m.stored.rows.Get(name)
 			said := row.Value
 			said.Connected, said.Holding, said.Complete = false, false, false
 			said.Reason = "the directory of client files is empty, which is taken for a mount that failed: put its file back, or weft mesh forget " + name
 			t.say(name, said, now)
 		}
-		return nil
+		gone = slices.DeleteFunc(gone, func(name string) bool { return !t.m.stored.left(name) })
 	}
 	for _, name := range gone {
 		row, _ := t.m.stored.rows.Get(name)
+		// Agents that know it by its copy are to see that it goes on purpose before it goes.
+		left := t.m.stored.left(name)
+		told := !row.Value.Removed.IsZero()
 		since := row.Value.Removed
 		if t.publications[name] != nil {
 			since = time.Time{} // it was there until now
@@ -157,10 +161,13 @@ func (t *term) removed(ctx context.Context, named map[string]bool, ever bool, no
 		if mine, ok := t.rows.Get(name); ok && !mine.Value.Removed.IsZero() {
 			since = mine.Value.Removed
 		}
-		if now.Sub(since) < t.m.cfg.Grace {
+		if now.Sub(since) < t.m.cfg.Grace && !(left && told) {
 			said := row.Value
 			said.Removed, said.Connected, said.Holding, said.Complete = since, false, false, false
 			said.Reason = fmt.Sprintf("its client file was removed; the copy goes after %v", t.m.cfg.Grace)
+			if left {
+				said.Reason = "it has left; the copy goes"
+			}
 			t.say(name, said, now)
 			continue
 		}

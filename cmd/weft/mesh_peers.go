@@ -121,7 +121,7 @@ func meshLeave(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "leave CLUSTER", Short: "End the peering with a cluster", Args: exactly("CLUSTER"),
 		Long: "End the peering with a cluster, on this side: the API servers refuse its name and its certificates and cut\n" +
-			"off its streams; its client file goes, and so, after a grace, what is mirrored of it; then the key and the\n" +
+			"off its streams; its client file goes, and so what is mirrored of it; then the key and the\n" +
 			"certificates for it go. Run it where the client file is, and on the other side too.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, client, err := flags.open(cmd)
@@ -139,7 +139,7 @@ func meshLeave(a *app) *cobra.Command {
 			return printOne(a, v, func(w io.Writer) {
 				fmt.Fprintf(w, "%s and its %d certificates are refused from now on\n", left.Cluster, left.Certificates)
 				if left.Removed {
-					fmt.Fprintln(w, "its client file is removed; what is mirrored of it goes after a grace")
+					fmt.Fprintln(w, "its client file is removed; what is mirrored of it goes")
 				} else {
 					fmt.Fprintln(w, "it had no client file here: see that none is left where other API servers of this cluster run")
 				}
