@@ -24,17 +24,18 @@ import (
 // mirror is a table that mirrors a prefix of the stores.
 type mirror struct {
 	table, prefix string
-	ours          bool // only that of the own cluster
-	cluster       bool // the name of the cluster follows the prefix, in keys of the store as in the table
-	bare          bool // keys of the table do not begin with the cluster
+	copied        schema.Resource // as what API servers copy it
+	ours          bool            // only that of the own cluster
+	cluster       bool            // the name of the cluster follows the prefix, in keys of the store as in the table
+	bare          bool            // keys of the table do not begin with the cluster
 }
 
 // mirrors are all tables of an agent that come from stores.
 func mirrors() []mirror {
 	return []mirror{
-		{table: "nodes", prefix: schema.NodesPrefix, cluster: true},
-		{table: "ips", prefix: schema.IPsPrefix},
-		{table: "identities", prefix: schema.IdentityIDsPrefix},
+		{table: "nodes", prefix: schema.NodesPrefix, copied: schema.ResourceNodes, cluster: true},
+		{table: "ips", prefix: schema.IPsPrefix, copied: schema.ResourceIPs},
+		{table: "identities", prefix: schema.IdentityIDsPrefix, copied: schema.ResourceIdentities},
 		{table: "endpoints", prefix: schema.EndpointsPrefix, ours: true, bare: true},
 		{table: "definitions", prefix: schema.DefinitionsPrefix, ours: true, bare: true},
 	}
@@ -70,9 +71,13 @@ func (m *mesh) unequal() (all []string) {
 		}
 	}
 	for _, c := range m.Clusters {
+		copies, err := m.copies(c)
+		if err != nil {
+			return []string{fmt.Sprintf("copies in the store of %s: %v", c.Name, err)}
+		}
 		have := map[string]bool{}
 		for _, n := range c.Nodes {
-			addrs, differences := m.unequalNode(c.Name, n, stores)
+			addrs, differences := m.unequalNode(c.Name, n, stores, copies)
 			all = append(all, differences...)
 			for _, a := range addrs {
 				have[a] = true
@@ -85,8 +90,34 @@ func (m *mesh) unequal() (all []string) {
 	return all
 }
 
-// unequalNode says so for one node, and which addresses its endpoints have.
-func (m *mesh) unequalNode(cluster string, n lab.Node, stores map[string]map[string]map[string]int64) (addrs, all []string) {
+// copies are what the store of a cluster has of the others, by table and by the table's keys, where API
+// servers copy them; nil where agents read the others themselves.
+func (m *mesh) copies(c lab.Cluster) (map[string]map[string]int64, error) {
+	if len(c.APIServers) == 0 {
+		return nil, nil
+	}
+	copies := map[string]map[string]int64{}
+	for _, w := range mirrors() {
+		copies[w.table] = map[string]int64{}
+		for _, of := range m.Clusters {
+			if w.ours || of.ID == c.ID {
+				continue
+			}
+			rows, err := storeRows(m.t.Context(), m.client(c), schema.MirrorPrefix(of.Name, w.copied))
+			if err != nil {
+				return nil, err
+			}
+			for key, revision := range rows {
+				copies[w.table][of.Name+"/"+key] = revision
+			}
+		}
+	}
+	return copies, nil
+}
+
+// unequalNode says so for one node, and which addresses its endpoints have. A row of another cluster has
+// the revision of its copy, if there are copies.
+func (m *mesh) unequalNode(cluster string, n lab.Node, stores map[string]map[string]map[string]int64, copies map[string]map[string]int64) (addrs, all []string) {
 	client, conn, err := api.Dial(n.Socket)
 	if err != nil {
 		return nil, []string{err.Error()}
@@ -109,14 +140,19 @@ func (m *mesh) unequalNode(cluster string, n lab.Node, stores map[string]map[str
 		want, got := map[string]int64{}, map[string]int64{}
 		for of, prefixes := range stores {
 			for key, revision := range prefixes[w.prefix] {
+				if !w.bare && !w.cluster {
+					key = of + "/" + key
+				}
 				switch {
-				case w.ours && of != cluster:
-				case w.bare || w.cluster:
+				case of == cluster || copies == nil && !w.ours:
 					want[key] = revision
-				default:
-					want[of+"/"+key] = revision
+				case !w.ours:
+					want[key] = copies[w.table][key] // 0: it lacks the row
 				}
 			}
+		}
+		for key, revision := range copies[w.table] {
+			want[key] = revision // one too many, perhaps
 		}
 		for key, row := range tables[w.table] {
 			got[key] = row.Origin

@@ -197,7 +197,7 @@ func (o *observer) traces() []history.Record {
 				o.m.t.Fatal(err)
 			}
 			defer f.Close()
-			records, err := history.Traces(f, history.Traced{By: n.Name, Store: c.Name, Life: life})
+			records, err := history.Traces(f, history.Traced{By: n.Name, Store: c.Name, Alone: len(c.APIServers) > 0, Life: life})
 			if err != nil {
 				o.m.t.Fatal(err)
 			}

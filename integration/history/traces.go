@@ -20,6 +20,8 @@ type Traced struct {
 	By string
 	// Store is the cluster of the process: the store of every watch that names no other.
 	Store string
+	// Alone says that the process reads no other store: a watch that names another cluster is of its copy.
+	Alone bool
 	// Life names the lineage that a store was of at a time. Nil: there was only one, "1".
 	Life func(store string, at time.Time) string
 }
@@ -76,7 +78,11 @@ func (of Traced) take(records []Record, watches map[string]*traceOf, l traceLine
 			r.By += " " + name
 		}
 	}
-	if l.Cluster != "" {
+	switch {
+	case l.Cluster == "":
+	case of.Alone:
+		r.By += " of " + l.Cluster
+	default:
 		r.Store = l.Cluster
 	}
 	id := r.By + "\x00" + r.Store + "\x00" + r.Prefix

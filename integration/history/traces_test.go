@@ -61,6 +61,15 @@ func TestTraces(t *testing.T) {
 	if all := Check(got, Limits{}); len(all) != 0 {
 		t.Errorf("one store: %v", all)
 	}
+	// What a process that reads no other store says of another cluster is of the copy in its own.
+	got, err = Traces(strings.NewReader(traceLog), Traced{By: "n1", Store: "east", Alone: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	remote.By, remote.Store, remote.Lineage = "n1 guard of west", "east", "1"
+	if diff := cmp.Diff(remote, got[len(got)-1]); diff != "" {
+		t.Errorf("record of a copy (-want +got): %s", diff)
+	}
 }
 
 func FuzzTraces(f *testing.F) {

@@ -98,7 +98,7 @@ func TestServers_AreTheOnlyWay(t *testing.T) {
 					}
 				}
 				east, err := apiserver.ReadConfig(serverConfig(east, i))
-				if err != nil || east.MeshDir != followed {
+				if err != nil || east.MeshDir == "" || followed != "" {
 					t.Errorf("API server %d of east follows %q, its agents %q: %v", i, east.MeshDir, followed, err)
 				}
 			}

@@ -82,13 +82,13 @@ func (s Service) definition(app string, annotations map[string]string) map[strin
 }
 
 // writeNode writes what one agent reads: its own configuration, the way to its own store, and, where
-// nobody joins, one file for each remote cluster.
+// there are no API servers, one file for each remote cluster.
 func (l *Lab) writeNode(c Cluster, n Node) error {
 	etcd := filepath.Join(n.Dir, "etcd.yaml")
 	if err := writeEtcdClient(etcd, c.endpoints(), c.CA, n.Dir, "etcd"); err != nil {
 		return err
 	}
-	mesh := c.mesh()
+	mesh := "" // the API servers copy the other clusters
 	if len(c.APIServers) == 0 {
 		mesh = filepath.Join(n.Dir, "clustermesh")
 		if err := l.writeMesh(mesh, &c); err != nil {

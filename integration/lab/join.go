@@ -13,8 +13,8 @@ import (
 	"github.com/weft-net/weft/kvstore/schema"
 )
 
-// mesh is the directory of a joined cluster's client files, for its API servers and its agents: they are
-// on one machine.
+// mesh is the directory of the client files of clusters that have joined, for all API servers: they are on
+// one machine. Agents know those clusters by the copies that the API servers make.
 func (c *Cluster) mesh() string { return filepath.Join(c.dir(), "clustermesh") }
 
 // peers are the clusters that a cluster reaches. Where there are API servers those are the ones that it
