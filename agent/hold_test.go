@@ -80,9 +80,9 @@ func TestAgent_StoreWiped(t *testing.T) {
 	if l := n.line("hold"); l.Health != api.Health_HEALTH_WARNING {
 		t.Errorf("line %v", l)
 	}
-	// A person decides: the definition is written back.
+	// A person decides: the definition is written back, and identities if the agent has not done that itself.
 	r, err := n.client.HoldReseed(t.Context(), &api.HoldReseedRequest{})
-	if err != nil || r.Written != 1 {
+	if err != nil || r.Written == 0 {
 		t.Errorf("reseed: %v %v", r, err)
 	}
 	n.eventually("nothing is held", func() error {
