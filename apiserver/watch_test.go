@@ -203,6 +203,9 @@ func TestWatch_OfManyWatchesIsOneOfTheEtcd(t *testing.T) {
 func TestWatch_GoesOnWhenTheClientSendsNoMore(t *testing.T) {
 	f := newFixture(t, nil)
 	for name, c := range map[string]*grpc.ClientConn{"etcd": f.dialEtcd(t), "server": f.dial(t, "remote")} {
+		if fresh, err := f.api.cache.Sync(t.Context()); !fresh { // from now on is what the cache has
+			t.Fatal(err)
+		}
 		st := openWatch(t, c)
 		send(t, st, state(0))
 		next(t, st)

@@ -176,9 +176,6 @@ func (o *observer) judge() {
 	for _, v := range history.Check(records, history.Limits{InForce: patience}) {
 		o.m.t.Error(v)
 	}
-	if o.m.t.Failed() {
-		o.m.logs()
-	}
 	o.m.t.Logf("history of %d records, %d of them of watches", len(records), len(seen))
 }
 

@@ -47,6 +47,9 @@ func newMesh(t *testing.T, name string, up ...string) *mesh {
 	netns.RequireRoot(t)
 	m := &mesh{t: t, bin: build(t), name: name}
 	t.Cleanup(func() {
+		if t.Failed() {
+			m.logs()
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := lab.Down(ctx, name, lab.DirOf(name)); err != nil {
@@ -71,15 +74,14 @@ func (m *mesh) lab(args ...string) string {
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		m.logs()
 		m.t.Fatalf("weft lab %s: %v\n%s%s", strings.Join(args, " "), err, out.String(), errs.String())
 	}
 	return out.String()
 }
 
-// logs shows the ends of the logs of agents and operators, without what is for the history.
+// logs shows the ends of the logs of agents, operators and stores, without what is for the history.
 func (m *mesh) logs() {
-	for _, name := range []string{"agent.log", "operator.log"} {
+	for _, name := range []string{"agent.log", "operator.log", "etcd*.log"} {
 		files, _ := filepath.Glob(filepath.Join(lab.DirOf(m.name), "*", name))
 		for _, f := range files {
 			b, err := os.ReadFile(f)
