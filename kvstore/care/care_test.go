@@ -190,12 +190,20 @@ func TestRelieve_RowsInUse(t *testing.T) {
 	s := kvstoretest.Start(t, kvstoretest.Options{QuotaBytes: 4 << 20})
 	c := s.Client()
 	value := []byte(strings.Repeat("x", 64<<10))
-	var err error
-	for i := 0; err == nil; i++ {
-		_, err = c.Put(t.Context(), "key"+strings.Repeat("y", i), value, 0)
+	// The file has free pages too, more where it was written in many steps: then there is room once more.
+	var relieved error
+	for i := 0; relieved == nil; {
+		var err error
+		for ; err == nil; i++ {
+			_, err = c.Put(t.Context(), "key"+strings.Repeat("y", i), value, 0)
+		}
+		if !errors.Is(err, rpctypes.ErrNoSpace) {
+			t.Fatal(err)
+		}
+		relieved = care.Relieve(t.Context(), c, func(string) {})
 	}
-	if err := care.Relieve(t.Context(), c, func(string) {}); !errors.Is(err, care.ErrStillFull) {
-		t.Errorf("got %v, want %v", err, care.ErrStillFull)
+	if !errors.Is(relieved, care.ErrStillFull) {
+		t.Errorf("got %v, want %v", relieved, care.ErrStillFull)
 	}
 	if _, err := c.Put(t.Context(), "churn", value, 0); !errors.Is(err, rpctypes.ErrNoSpace) {
 		t.Errorf("the alarm is gone: %v", err)
