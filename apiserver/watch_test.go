@@ -139,13 +139,13 @@ func TestWatch_OfWhatIsForgotten(t *testing.T) {
 func TestWatch_EndsWhenTheStoreIsAnother(t *testing.T) {
 	f := newFixture(t, nil)
 	f.Put(f.direct, "cilium/state/a", "1")
+	if fresh, err := f.api.cache.Sync(t.Context()); !fresh {
+		t.Fatal(err) // a store of which nothing was seen cannot be recognised, and a watch from now on would be told of the put
+	}
 	c := f.dial(t, "remote")
 	st := openWatch(t, c)
 	send(t, st, state(0))
 	next(t, st)
-	if fresh, err := f.api.cache.Sync(t.Context()); !fresh {
-		t.Fatal(err) // a store of which nothing was seen cannot be recognised
-	}
 	f.Wipe()
 	f.Burn(f.direct, 30)
 	if _, err := st.Recv(); status.Code(err) != codes.Unavailable {
