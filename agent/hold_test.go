@@ -66,7 +66,7 @@ func TestAgent_StoreWiped(t *testing.T) {
 		case len(h.Kinds) != 1 || h.Kinds[0].Resource != "definitions":
 			return fmt.Errorf("held: %v", h) // the definition's owner is an operator, which is not there
 		}
-		return nil
+		return n.says("a1", h.Epoch) // then the identities are in the store too
 	})
 	n.reach(client, "10.96.0.9:8080", "web") // its definition is held
 	n.reach(client, net.JoinHostPort(web.Addresses[0], "80"), "web")
@@ -80,9 +80,9 @@ func TestAgent_StoreWiped(t *testing.T) {
 	if l := n.line("hold"); l.Health != api.Health_HEALTH_WARNING {
 		t.Errorf("line %v", l)
 	}
-	// A person decides: the definition is written back, and identities if the agent has not done that itself.
+	// A person decides: the definition is written back.
 	r, err := n.client.HoldReseed(t.Context(), &api.HoldReseedRequest{})
-	if err != nil || r.Written == 0 {
+	if err != nil || r.Written != 1 {
 		t.Errorf("reseed: %v %v", r, err)
 	}
 	n.eventually("nothing is held", func() error {
@@ -103,11 +103,24 @@ func (n *testNode) putEpoch(id string) {
 // put writes a key of the store.
 func (n *testNode) put(key, value string) {
 	n.t.Helper()
-	cmd := n.ns.Command(n.t.Context(), n.exe)
-	cmd.Env = append(os.Environ(), childKey+"="+key, childValue+"="+value, childStore+"="+n.etcd.Endpoint())
-	if out, err := cmd.CombinedOutput(); err != nil {
-		n.t.Fatalf("put %s: %v: %s", key, err, out)
+	if err := n.child(childKey+"="+key, childValue+"="+value); err != nil {
+		n.t.Fatalf("put %s: %v", key, err)
 	}
+}
+
+// says is nil if a node has said in the store that all its rows are there in an epoch.
+func (n *testNode) says(node, epoch string) error {
+	return n.child(childSays+"="+node, childEpoch+"="+epoch)
+}
+
+// child runs this binary where the store is, as what the variables say.
+func (n *testNode) child(env ...string) error {
+	cmd := n.ns.Command(n.t.Context(), n.exe)
+	cmd.Env = append(append(os.Environ(), childStore+"="+n.etcd.Endpoint()), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // TestAgent_RestartInHold: an agent that is killed and started while rows are held, in a store that was

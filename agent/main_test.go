@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weft-net/weft/kvstore"
+	"github.com/weft-net/weft/kvstore/schema"
 	"github.com/weft-net/weft/service"
 	"github.com/weft-net/weft/service/store"
 )
@@ -25,6 +26,8 @@ const (
 	childService = "WEFT_TEST_SERVICE"      // adds this definition
 	childKey     = "WEFT_TEST_KEY"          // writes this key …
 	childValue   = "WEFT_TEST_VALUE"        // … with this value
+	childSays    = "WEFT_TEST_SAYS"         // succeeds if this node has said …
+	childEpoch   = "WEFT_TEST_EPOCH"        // … that its rows are there in this epoch
 	childStore   = "WEFT_TEST_STORE"        // in the store with this URL
 )
 
@@ -37,6 +40,9 @@ func TestMain(m *testing.M) {
 	}
 	if key := os.Getenv(childKey); key != "" {
 		exit(put(context.Background(), os.Getenv(childStore), key, os.Getenv(childValue)))
+	}
+	if node := os.Getenv(childSays); node != "" {
+		exit(says(context.Background(), os.Getenv(childStore), node, os.Getenv(childEpoch)))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -72,6 +78,23 @@ func put(ctx context.Context, url, key, value string) error {
 	defer c.Close()
 	_, err = c.Put(ctx, key, []byte(value), 0)
 	return err
+}
+
+// says is nil if a node has said that all its rows are in the store of this epoch.
+func says(ctx context.Context, url, node, epoch string) error {
+	c, err := connect(url)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	kv, there, err := c.Get(ctx, schema.OwnersPrefix+node)
+	if err != nil || !there {
+		return fmt.Errorf("word of %s: there %v: %v", node, there, err)
+	}
+	if o, err := schema.Owners().Decode(node, kv.Value); err != nil || !o.Complete || o.Epoch != epoch {
+		return fmt.Errorf("word of %s: %+v: %v", node, o, err)
+	}
+	return nil
 }
 
 func connect(url string) (*kvstore.Client, error) {
