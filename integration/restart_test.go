@@ -89,7 +89,7 @@ func (m *mesh) logs() {
 				return bytes.Contains(line, []byte(`"level":"DEBUG"`))
 			}), nil)
 			if err == nil {
-				m.t.Logf("--- %s\n%s", f, b[max(0, len(b)-4000):])
+				m.t.Logf("--- %s\n%s", f, b[max(0, len(b)-900):])
 			}
 		}
 	}

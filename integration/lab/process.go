@@ -115,7 +115,8 @@ func (p *Process) end(ctx context.Context, s syscall.Signal) error {
 }
 
 // startTime reads when a process started, in clock ticks since boot (proc(5), field 22). A zombie
-// is no process any more; if it is our child it is reaped.
+// is no process any more; if it is our child it is reaped. One of which other threads are left (field 20)
+// is: its sockets are open until the last thread has ended.
 func startTime(pid int) (uint64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -127,7 +128,7 @@ func startTime(pid int) (uint64, error) {
 	if !ok || len(fields) < 20 {
 		return 0, fmt.Errorf("stat of pid %d: not understood", pid)
 	}
-	if fields[0] == "Z" {
+	if fields[0] == "Z" && fields[17] == "1" {
 		syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 		return 0, fs.ErrNotExist
 	}

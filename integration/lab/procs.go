@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"net/netip"
 	"os"
@@ -29,9 +28,6 @@ func etcdCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := untilQuit(cmd.Context())
 			defer stop()
-			if err := os.Remove(ready); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
 			s, err := embedded.Start(ctx, cfg)
 			if err != nil {
 				return err

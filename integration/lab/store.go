@@ -5,7 +5,9 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"net/url"
 	"os"
@@ -100,7 +102,8 @@ func memberFile(c *Cluster, member int, suffix string) string {
 
 func storeDir(c *Cluster, member int) string { return memberFile(c, member, "") }
 
-// readyFile is written by a member's process when it serves and removed by it at its start.
+// readyFile is written by a member's process when it serves. One of an earlier process is removed before
+// the next starts.
 func readyFile(c *Cluster, member int) string { return memberFile(c, member, ".ready") }
 
 func (l *Lab) startStores(ctx context.Context) error {
@@ -136,6 +139,9 @@ func (l *Lab) startEtcd(ctx context.Context, c *Cluster) error {
 }
 
 func (l *Lab) runMember(c *Cluster, member int) error {
+	if err := os.Remove(readyFile(c, member)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	cert, key := pair(c.dir(), "etcd")
 	args := []string{"lab", "etcd", "--dir", storeDir(c, member), "--token", c.EtcdToken, "--url", memberURL(c, member),
 		"--ca", c.StoreCA, "--cert", cert, "--key", key,
