@@ -118,6 +118,30 @@ func TestMesh_PeersArePinned(t *testing.T) {
 	b.pinned("far", 0)
 }
 
+// TestMesh_LostConfigIsBack: a cluster-config that is missing is asked for again soon, however rarely one that
+// is there is read.
+func TestMesh_LostConfigIsBack(t *testing.T) {
+	t.Parallel()
+	own, far := newCluster(t, "own", 1), newCluster(t, "far", 5)
+	far.fill(5)
+	b := newBench(t, func(c *Config) {
+		c.Peers, c.Follow, c.ConfigPoll = own.Client(), kvstoretest.WatchConfig(), time.Hour
+	})
+	b.add("far", far.ClientConfig())
+	b.wantRows("far", one)
+	far.del(schema.ClusterConfigPrefix + "far")
+	own.peer("far", schema.PeerJoined, 5) // what makes it read now
+	b.phase("far", PhaseReady, "no cluster-config yet")
+	far.config(schema.ClusterConfig{ID: 5})
+	kvstoretest.Eventually(t, func() string {
+		st := b.remote("far")
+		if st.Phase != PhaseReady {
+			return string(st.Phase)
+		}
+		return st.Reason
+	})
+}
+
 // TestMesh_PinsWithoutOurStore: a remote is taken as it is while nobody can say what it joined with.
 func TestMesh_PinsWithoutOurStore(t *testing.T) {
 	t.Parallel()

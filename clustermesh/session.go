@@ -172,13 +172,22 @@ func (s *session) followText(ctx context.Context, prefix string, table *state.Ta
 	return kvstore.NewWatch(s.client, codec, table, kvstore.WatchConfig{Source: s.remote.source}, s.remote.log).Run(ctx)
 }
 
-// recheckConfig reads the cluster-config again and again. Only a valid one with another id that is
+// recheckConfig reads the cluster-config again and again, and sooner while something is wrong with it: one
+// that a store lost is back within seconds. Only a valid one with another id that is
 // free ends the session: whatever else is wrong with it is shown, and what works goes on.
 func (s *session) recheckConfig(ctx context.Context) error {
-	tick := time.NewTicker(s.remote.cfg.ConfigPoll)
-	defer tick.Stop()
+	again, pause := time.NewTimer(s.remote.cfg.ConfigPoll), s.remote.cfg.RetryMin
+	defer again.Stop()
 	pin, changed := s.remote.ids.pinned(s.remote.name)
+	problem := ""
 	for {
+		if problem == "" {
+			pause = s.remote.cfg.RetryMin
+			again.Reset(s.remote.cfg.ConfigPoll)
+		} else {
+			again.Reset(min(pause, s.remote.cfg.ConfigPoll))
+			pause = min(2*pause, s.remote.cfg.RetryMax)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -187,7 +196,7 @@ func (s *session) recheckConfig(ctx context.Context) error {
 			if pin, changed = s.remote.ids.pinned(s.remote.name); pin == was {
 				continue // it was another remote's
 			}
-		case <-tick.C:
+		case <-again.C:
 		}
 		config, err := s.remote.readConfig(ctx, s.client)
 		if err == nil {
@@ -202,15 +211,15 @@ func (s *session) recheckConfig(ctx context.Context) error {
 			}
 			err = fmt.Errorf("cluster-config %w: cluster id %d belongs to cluster %s", errRefused, config.ID, owner)
 		}
-		text := ""
+		problem = ""
 		if err != nil {
-			text = fmt.Sprintf("%v; what was mirrored with id %d goes on", err, s.config.ID)
+			problem = fmt.Sprintf("%v; what was mirrored with id %d goes on", err, s.config.ID)
 			s.remote.refusal(err)
 		} else if config != s.config {
 			return errors.New("cluster-config changed: connecting anew")
 		}
 		s.mu.Lock()
-		s.problem = text
+		s.problem = problem
 		s.mu.Unlock()
 	}
 }

@@ -209,20 +209,31 @@ func (o *observer) happen(f fault) {
 	took := t.waitBack(rows)
 	o.rec.Add(history.Record{Kind: history.Healed, Name: f.name, Store: f.store})
 	o.wait()
+	served := time.Since(begin)
 	o.m.waitHealthy()
+	healthy := time.Since(begin)
 	o.m.waitEqual("after " + f.name)
 	if f.after != nil {
 		f.after(t)
 		o.m.waitEqual("after what follows " + f.name)
 	}
-	o.m.t.Logf("survived: %s from %s in %v; all rows of %s back after %v", f.name, begin.UTC().Format("15:04:05.000"),
-		time.Since(begin).Round(time.Millisecond), f.store, took.Round(time.Millisecond))
+	o.m.t.Logf("survived: %s from %s in %v, traffic at %v, healthy at %v; all rows of %s back after %v", f.name,
+		begin.UTC().Format("15:04:05.000"), time.Since(begin).Round(time.Millisecond), served.Round(time.Millisecond),
+		healthy.Round(time.Millisecond), f.store, took.Round(time.Millisecond))
 }
 
 // waitHealthy waits until every agent calls itself and the mesh healthy.
 func (m *mesh) waitHealthy() {
 	m.t.Helper()
-	waitFor(m.t, "a healthy lab", func() bool {
-		return exec.Command(m.bin, "lab", "status", "--name", m.name).Run() == nil
+	var said []byte
+	defer func() {
+		if m.t.Failed() {
+			m.t.Logf("the lab is not healthy:\n%s", said)
+		}
+	}()
+	waitFor(m.t, "a healthy lab", func() (ok bool) {
+		var err error
+		said, err = exec.Command(m.bin, "lab", "status", "--name", m.name).CombinedOutput()
+		return err == nil
 	})
 }
