@@ -27,7 +27,7 @@ import (
 )
 
 // patience bounds every wait of these tests: nothing takes that long unless it is broken.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // testNode is a node in a network namespace: an underlay, an etcd, and an agent
 // as a process.

@@ -25,7 +25,7 @@ import (
 
 // patience bounds a wait of a script for a condition. It is long because the machine may be slow;
 // nothing is judged by how much of it was needed.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(childStore); file != "" {
