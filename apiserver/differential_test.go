@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -21,6 +22,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/weft-net/weft/apiserver/cache"
+	"github.com/weft-net/weft/kvstore/kvstoretest"
 )
 
 // oracle asks an etcd and an API server the same and compares.
@@ -82,7 +86,17 @@ func TestSoak_AnswersAsTheEtcd(t *testing.T) {
 // and compacts between: but for the ids in the header, and for what an etcd forgot and the server still
 // knows, the answers are the same.
 func answersAsTheEtcd(t *testing.T, seed uint64, n int) {
-	f := newFixture(t, nil)
+	f := &fixture{Server: kvstoretest.Start(t, kvstoretest.Options{}), ca: kvstoretest.NewCA(t, "mesh")}
+	f.direct = f.Client()
+	f.tune = func(s *Server) {
+		// An etcd that is slow for a second is no reason to answer from memory here.
+		c, err := cache.New(kvstoretest.NewClient(t, f.ProxyConfig()), cache.Config{Cluster: "east", Patience: time.Minute}, kvstoretest.Log(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.cache = c
+	}
+	f.start(t, nil)
 	o := &oracle{fixture: f, r: rand.New(rand.NewPCG(seed, 0)), etcd: f.dialEtcd(t)}
 	o.dialAPI(t)
 	lease, err := f.direct.Etcd().Grant(t.Context(), 24*3600)

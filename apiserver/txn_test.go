@@ -74,3 +74,26 @@ func TestTxn_IsBounded(t *testing.T) {
 		}
 	}
 }
+
+// What a transaction answers from memory is only what each of its reads said may be old.
+func TestTxn_Serializable(t *testing.T) {
+	read := func(serializable bool) *pb.RequestOp {
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte("k"), Serializable: serializable}}}
+	}
+	nested := &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{}}}
+	for name, test := range map[string]struct {
+		req  *pb.TxnRequest
+		want bool
+	}{
+		"nothing":          {&pb.TxnRequest{}, false},
+		"a comparison":     {&pb.TxnRequest{Compare: []*pb.Compare{{Key: []byte("k")}}}, false},
+		"all may be old":   {&pb.TxnRequest{Success: []*pb.RequestOp{read(true)}, Failure: []*pb.RequestOp{read(true)}}, true},
+		"one may not":      {&pb.TxnRequest{Success: []*pb.RequestOp{read(true), read(false)}}, false},
+		"one may not else": {&pb.TxnRequest{Success: []*pb.RequestOp{read(true)}, Failure: []*pb.RequestOp{read(false)}}, false},
+		"a transaction":    {&pb.TxnRequest{Success: []*pb.RequestOp{read(true), nested}}, false},
+	} {
+		if got := serializable(test.req); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -43,13 +43,16 @@ type Mirror struct {
 
 	mu      sync.Mutex
 	copies  map[string]copied
+	asks    int // how often a session asked for a table
 	leading bool
 	pending int // rows of copies that are not written yet
 }
 
 // copied is what is to stand in our store of one remote, for as long as it has one cluster id.
 type copied struct {
-	id     uint32
+	id uint32
+	// asked numbers the last time that a session asked for a table.
+	asked  int
 	tables map[schema.Resource]*state.Table[string, []byte]
 }
 
@@ -96,14 +99,16 @@ func (m *Mirror) copiesOf(cluster string, id uint32, r schema.Resource) *state.T
 	if c.id != id {
 		c = copied{id: id}
 	}
+	m.asks++
+	c.asked = m.asks
 	if c.tables[r] == nil {
 		c.tables = maps.Clone(c.tables) // a term may be reading the one before
 		if c.tables == nil {
 			c.tables = map[schema.Resource]*state.Table[string, []byte]{}
 		}
 		c.tables[r] = state.NewTable[string](cluster+"/"+string(r), bytes.Equal)
-		m.copies[cluster] = c
 	}
+	m.copies[cluster] = c
 	return c.tables[r]
 }
 
@@ -115,11 +120,25 @@ func (m *Mirror) copyOf(cluster string) (copied, bool) {
 	return c, ok
 }
 
-// dropCopy forgets what was to stand of a remote.
-func (m *Mirror) dropCopy(cluster string) {
+// asked numbers the last time that a session asked for copies of each remote.
+func (m *Mirror) asked() map[string]int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.copies, cluster)
+	asked := make(map[string]int, len(m.copies))
+	for cluster, c := range m.copies {
+		asked[cluster] = c.asked
+	}
+	return asked
+}
+
+// dropCopy forgets what was to stand of a remote, unless a session has asked for it since: that one
+// writes to its tables, and asks no more.
+func (m *Mirror) dropCopy(cluster string, asked int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.copies[cluster].asked == asked {
+		delete(m.copies, cluster)
+	}
 }
 
 // Run mirrors until ctx ends. What stands in our store stays.
@@ -221,8 +240,9 @@ func (m *Mirror) forgetting(ctx context.Context) error {
 
 func (m *Mirror) forget(cluster string) {
 	m.kept.drop(cluster)
+	asked := m.asked()
 	if !m.connected(cluster) {
-		m.dropCopy(cluster)
+		m.dropCopy(cluster, asked[cluster])
 	}
 	m.mesh.Forget(cluster)
 }

@@ -96,6 +96,7 @@ func (t *term) look(ctx context.Context, g *errgroup.Group) error {
 
 // turn looks at each remote that has a client file, or of which our store has something.
 func (t *term) turn(ctx context.Context, g *errgroup.Group, now time.Time) error {
+	asked := t.m.asked() // before it is known who is there
 	status := t.m.mesh.Status()
 	if status.Directory.Read.IsZero() {
 		return nil // nobody knows yet which remotes there are
@@ -112,7 +113,7 @@ func (t *term) turn(ctx context.Context, g *errgroup.Group, now time.Time) error
 	t.m.mu.Unlock()
 	var failed error
 	if status.Directory.Problem == "" {
-		failed = t.removed(ctx, named, status.Directory.Named, now)
+		failed = t.removed(ctx, named, asked, status.Directory.Named, now)
 	}
 	if err := t.forgets(ctx, now); err != nil {
 		failed = err
@@ -121,8 +122,9 @@ func (t *term) turn(ctx context.Context, g *errgroup.Group, now time.Time) error
 }
 
 // removed drains what has no client file any more, after the grace; what has left, as soon as it is told.
-// ever says that the directory has named a remote since this mirror began.
-func (t *term) removed(ctx context.Context, named map[string]bool, ever bool, now time.Time) error {
+// asked numbers the last time that a session had asked for copies before it was known which remotes are
+// named; ever says that the directory has named a remote since this mirror began.
+func (t *term) removed(ctx context.Context, named map[string]bool, asked map[string]int, ever bool, now time.Time) error {
 	var gone []string
 	for name := range t.m.stored.clusters() {
 		if !named[name] {
@@ -174,7 +176,7 @@ func (t *term) removed(ctx context.Context, named map[string]bool, ever bool, no
 		if err := t.drain(ctx, name); err != nil {
 			return err
 		}
-		t.m.dropCopy(name)
+		t.m.dropCopy(name, asked[name])
 		t.m.kept.drop(name)
 		t.log.Info("copy of a removed cluster deleted", "cluster", name, "removed", since)
 	}
