@@ -72,8 +72,8 @@ type Config struct {
 	AddressRest time.Duration // how long a freed address is not handed out
 }
 
-// MapSizes are the numbers of entries of the BPF maps. They are fixed when a map
-// is made; a new size takes effect when the pins are gone.
+// MapSizes are the numbers of entries of the BPF maps. A new
+// size takes effect at the next start, which moves the rows that fit into a new map.
 type MapSizes struct {
 	Flows, YoungFlows        uint32
 	IPCache, IPCachePrefixes uint32

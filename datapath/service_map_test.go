@@ -203,6 +203,30 @@ func TestServiceOps_MapFull(t *testing.T) {
 	}
 }
 
+// The address of a service is known as one while any of its ports is there.
+func TestServiceOps_MapFullForOnePort(t *testing.T) {
+	o, cfg := testObjects(t)
+	ops, err := openServices(o, func([]goneBackend) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var many []int
+	for i := range int(cfg.MaxBackends) + 1 {
+		many = append(many, i+1)
+	}
+	for i := range uint16(8) { // the ports come in any order
+		big, small := frontend(i+1, 80, unix.IPPROTO_TCP), frontend(i+1, 81, unix.IPPROTO_TCP)
+		errs := update(ops, map[service.Frontend]service.Service{big: serviceOf(many...), small: serviceOf()})
+		if errs[big] == nil || errs[small] != nil {
+			t.Fatalf("errors %v", errs)
+		}
+		var row bpf.Frontend
+		if err := ops.frontends.m.Lookup(vipKey(small.Addr.Addr()), &row); err != nil {
+			t.Errorf("the row of the address: %v", err)
+		}
+	}
+}
+
 func TestServiceOps_NumbersRest(t *testing.T) {
 	o, _ := testObjects(t)
 	ops, err := openServices(o, func([]goneBackend) {})

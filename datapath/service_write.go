@@ -161,8 +161,12 @@ func (w *serviceWrite) abandon(p *servicePlan) {
 			keys[i] = bpf.BackendKey{Service: p.known.id, Slot: uint32(i)}
 		}
 		w.ops.backends.delete(keys)
-		if w.ops.vips[p.frontend.Addr.Addr()] == 0 {
-			w.ops.frontends.delete([]bpf.FrontendKey{vipKey(p.frontend.Addr.Addr())})
+		// Another port of the address may fit, and be committed after this.
+		addr := p.frontend.Addr.Addr()
+		if w.ops.vips[addr] == 0 && !slices.ContainsFunc(w.plans, func(o *servicePlan) bool {
+			return o.failed == nil && o.frontend.Addr.Addr() == addr
+		}) {
+			w.ops.frontends.delete([]bpf.FrontendKey{vipKey(addr)})
 		}
 		w.ops.releaseLocked(p.frontend)
 		return

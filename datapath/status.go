@@ -163,7 +163,7 @@ func flowLine(e *engine) Line {
 	l := Line{Name: "flows", Text: flowText(e.flows.entries.Load(), e.flows.youngEntries.Load(), e.flows.old.m.MaxEntries(), at)}
 	if e.flows.pressure.Load() {
 		l.State, l.Reason = Warn, "the table is nearly full: new flows begin where idle ones are evicted"
-		l.Do = "find who opens so many connections (weft bpf ct list), or raise the size of the flow table"
+		l.Do = "find who opens so many connections (weft bpf flows list), or raise the size of the flow table"
 	}
 	return l
 }

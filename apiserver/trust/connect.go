@@ -174,7 +174,7 @@ func (t Target) verdict(err error, asked bool, taken []string) Finding {
 	case alert && strings.Contains(text, "unknown certificate authority"):
 		return refused("use a certificate that the server's cluster has signed, with its intermediate behind it in the file", "says that it does not know who has signed %s", ours)
 	case alert && strings.Contains(text, "certificate"):
-		return refused("compare it with the server's CA file: weft cert doctor --cert FILE --ca THAT-FILE", "refuses %s without saying why", ours)
+		return refused("compare it with the server's CA file: weft cert doctor FILE --ca THAT-FILE", "refuses %s without saying why", ours)
 	case alert:
 		return refused("look into the log of the server", "refuses the connection: %s", text)
 	}
