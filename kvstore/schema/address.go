@@ -40,7 +40,16 @@ func parseIP(s string) (netip.Prefix, error) {
 	if p != p.Masked() {
 		return netip.Prefix{}, invalid(s, "prefix has host bits set")
 	}
-	return p, nil
+	return p, checkCovers(s, p)
+}
+
+// checkCovers refuses an IPv6 prefix around ::ffff:0:0/96, as ::/0 is: in the datapath's maps IPv4 addresses
+// stand there, and it would be in force for all of them.
+func checkCovers(key string, p netip.Prefix) error {
+	if p.Addr().Is6() && p.Contains(netip.AddrFrom16([16]byte{10: 0xff, 11: 0xff})) {
+		return invalid(key, "%s has all IPv4 addresses in it: declare the IPv6 prefixes that are used, 2000::/3 for all that are routed", p)
+	}
+	return nil
 }
 
 // checkAddr refuses addresses in a form that the key or map of that address would not have.
@@ -94,7 +103,8 @@ func (c wireCIDR) prefix(key, what string) (netip.Prefix, error) {
 	if !ok {
 		return netip.Prefix{}, invalid(key, "%s has the mask %x, which is none for %s", what, clip(string(c.Mask), 16), a)
 	}
-	return netip.PrefixFrom(a, n), nil
+	p := netip.PrefixFrom(a, n)
+	return p, checkCovers(key, p)
 }
 
 // maskLen returns the length of a contiguous mask. An IPv4 mask may be written with 16 bytes.

@@ -55,6 +55,7 @@ func TestDecode_Node(t *testing.T) {
 		"string-cidr":      {with(t, f, `{"IP":"10.244.1.0","Mask":"////AA=="}`, `"10.244.1.0/24"`), "is a JSON string"},
 		"mask-with-hole":   {with(t, f, `"////AA=="`, `"/wD/AA=="`), "mask"},
 		"short-mask":       {with(t, f, `"////AA=="`, `"//8="`), "mask"},
+		"ipv6-around-ipv4": {with(t, f, `{"IP":"10.244.1.0","Mask":"////AA=="}`, `{"IP":"::","Mask":"//////////8AAAAAAAAAAA=="}`), "all IPv4"},
 		"bad-address":      {with(t, f, `"172.16.0.1"`, `"172.16.0.256"`), "not an address"},
 		"zone":             {with(t, f, `"fc00::1"`, `"fe80::1%eth0"`), "not an address"},
 		"key-too-large":    {with(t, f, `"EncryptionKey":255`, `"EncryptionKey":256`), "EncryptionKey"},
@@ -89,6 +90,17 @@ func TestDecode_IP(t *testing.T) {
 	})
 	refuses(t, IPs(c3), "127.0.0.1", bad{"loopback": {`{"IP":"127.0.0.1","ID":2}`, "not the address of an endpoint"}})
 	refuses(t, IPs(c3), "10.244.1.0/24", bad{"no-mask": {`{"IP":"10.244.1.0","ID":2}`, "says 10.244.1.0"}})
+}
+
+// An IPv6 prefix must not be in force for IPv4 addresses.
+func TestIPKey_AroundIPv4(t *testing.T) {
+	for key, want := range map[string]bool{
+		"::/0": false, "::/64": false, "::/80": false, "2000::/3": true, "fd00::/8": true, "0.0.0.0/0": true, "::1:0:0:0/80": true,
+	} {
+		if _, err := parseIP(key); (err == nil) != want {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
 }
 
 // What another implementation of the schema may write differently and still mean the same.
