@@ -61,7 +61,7 @@ func TestGuard_AsksAStoreThatIsAway(t *testing.T) {
 	s.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	if got, err := g.withTheirRows(ctx, c, revisions); !errors.Is(err, context.DeadlineExceeded) || len(got) > 0 {
+	if got, err := g.withTheirRows(ctx, &follower{c: c}, revisions); !errors.Is(err, context.DeadlineExceeded) || len(got) > 0 {
 		t.Errorf("of a store that is away: %v, %v", got, err)
 	}
 	type answer struct {
@@ -69,14 +69,21 @@ func TestGuard_AsksAStoreThatIsAway(t *testing.T) {
 		err  error
 	}
 	answers := make(chan answer)
+	f := &follower{c: c, st: followStatus{connected: true}}
 	go func() {
-		gone, err := g.withTheirRows(t.Context(), c, revisions)
+		gone, err := g.withTheirRows(t.Context(), f, revisions)
 		answers <- answer{gone, err}
 	}()
+	for f.status().connected { // who waits for the store says that it has no connection
+		<-time.After(time.Millisecond)
+	}
 	if err := s.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got := <-answers
+	if !f.status().connected {
+		t.Error("the store has answered, and it says that it has no connection")
+	}
 	if diff := cmp.Diff(map[string]int64{"expired": revisions["expired"]}, got.gone); diff != "" || got.err != nil {
 		t.Errorf("%v; whose rows went with them (-want +got):\n%s", got.err, diff)
 	}

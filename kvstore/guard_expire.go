@@ -65,7 +65,7 @@ type count struct {
 const maxCounts = 100
 
 // counts asks the store, see ask.
-func (g *Guard) counts(ctx context.Context, c *Client, asked []count) ([]int64, error) {
+func (g *Guard) counts(ctx context.Context, f *follower, asked []count) ([]int64, error) {
 	out := make([]int64, 0, len(asked))
 	for from := 0; from < len(asked); from += maxCounts {
 		var ops []clientv3.Op
@@ -76,7 +76,7 @@ func (g *Guard) counts(ctx context.Context, c *Client, asked []count) ([]int64, 
 			}
 			ops = append(ops, clientv3.OpGet(a.key, o...))
 		}
-		resp, err := g.ask(ctx, c, ops)
+		resp, err := g.ask(ctx, f, ops)
 		if err != nil {
 			return nil, err
 		}
@@ -89,14 +89,22 @@ func (g *Guard) counts(ctx context.Context, c *Client, asked []count) ([]int64, 
 
 // ask reads what the store had at revisions that were just seen. It waits for a store that does not
 // answer: that a request took too long says nothing of anybody's rows. Any other error is an answer that
-// cannot be had any more, or not by us, except where ctx has ended.
-func (g *Guard) ask(ctx context.Context, c *Client, ops []clientv3.Op) (*clientv3.TxnResponse, error) {
+// cannot be had any more, or not by us, except where ctx has ended. The follower that asks has no
+// connection meanwhile.
+func (g *Guard) ask(ctx context.Context, f *follower, ops []clientv3.Op) (*clientv3.TxnResponse, error) {
 	follow := g.cfg.Follow.follow("")
 	pause := backoff{min: follow.minBackoff, max: follow.maxBackoff}
+	away := false
+	answered := func() {
+		if away {
+			f.update(func(s *followStatus) { s.connected, s.lastError = true, nil })
+		}
+	}
 	for {
-		resp, err := c.Txn(ctx).Then(ops...).Commit()
+		resp, err := f.c.Txn(ctx).Then(ops...).Commit()
 		switch {
 		case err == nil:
+			answered()
 			g.mu.Lock()
 			other := g.lineage.clusterID != 0 && resp.Header.ClusterId != g.lineage.clusterID
 			g.mu.Unlock()
@@ -107,9 +115,12 @@ func (g *Guard) ask(ctx context.Context, c *Client, ops []clientv3.Op) (*clientv
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case refused(err) || !transient(err) && !explained(err):
+			answered()
 			return nil, err
 		}
-		if !pause.pause(ctx, c) {
+		away = true
+		f.update(func(s *followStatus) { s.connected, s.lastError, s.lastErrorAt = false, err, time.Now() })
+		if !pause.pause(ctx, f.c) {
 			return nil, ctx.Err()
 		}
 	}
@@ -135,11 +146,11 @@ func (g *Guard) foundOutLocked(owners map[string]int64) map[string]int64 {
 
 // went asks the store and returns those names of which the counts say that they went. An answer that
 // cannot be had any more says so of all, one that is refused of none. An error is that of ctx.
-func (g *Guard) went(ctx context.Context, c *Client, names []string, asked []count, say func(counts []int64, i int) bool) ([]string, error) {
+func (g *Guard) went(ctx context.Context, f *follower, names []string, asked []count, say func(counts []int64, i int) bool) ([]string, error) {
 	if len(asked) == 0 {
 		return nil, nil
 	}
-	counts, err := g.counts(ctx, c, asked)
+	counts, err := g.counts(ctx, f, asked)
 	switch {
 	case refused(err):
 		return nil, nil
@@ -156,7 +167,7 @@ func (g *Guard) went(ctx context.Context, c *Client, names []string, asked []cou
 }
 
 // withoutNode returns those owners whose node row was not there at a revision.
-func (g *Guard) withoutNode(ctx context.Context, c *Client, owners map[string]int64) (map[string]int64, error) {
+func (g *Guard) withoutNode(ctx context.Context, f *follower, owners map[string]int64) (map[string]int64, error) {
 	var names []string
 	var asked []count
 	g.mu.Lock()
@@ -168,7 +179,7 @@ func (g *Guard) withoutNode(ctx context.Context, c *Client, owners map[string]in
 	}
 	out := g.foundOutLocked(owners)
 	g.mu.Unlock()
-	names, err := g.went(ctx, c, names, asked, func(counts []int64, i int) bool { return counts[i] == 0 })
+	names, err := g.went(ctx, f, names, asked, func(counts []int64, i int) bool { return counts[i] == 0 })
 	for _, name := range names {
 		out[name] = owners[name]
 	}
@@ -181,7 +192,7 @@ const witnesses = 3
 // withTheirRows returns those nodes whose row went in one revision with other rows of theirs: its
 // owners' row, or, where there is none, addresses. A node that leaves in order takes its row back
 // alone.
-func (g *Guard) withTheirRows(ctx context.Context, c *Client, nodes map[string]int64) (map[string]int64, error) {
+func (g *Guard) withTheirRows(ctx context.Context, f *follower, nodes map[string]int64) (map[string]int64, error) {
 	g.mu.Lock()
 	out := g.foundOutLocked(nodes)
 	g.mu.Unlock()
@@ -196,7 +207,7 @@ func (g *Guard) withTheirRows(ctx context.Context, c *Client, nodes map[string]i
 			names = append(names, name)
 		}
 	}
-	names, err := g.went(ctx, c, names, asked, func(counts []int64, i int) bool { return counts[2*i+1] < counts[2*i] })
+	names, err := g.went(ctx, f, names, asked, func(counts []int64, i int) bool { return counts[2*i+1] < counts[2*i] })
 	for _, name := range names {
 		out[name] = nodes[name]
 	}

@@ -13,8 +13,8 @@ import (
 
 // wide asks the store whether a revision, in which rows of one owner under a prefix were deleted,
 // deleted more than an owner does: rows of the cluster, the epoch or the heartbeat, and beside a row
-// of the cluster anything else. An answer that cannot be had means that it may have.
-func (g *Guard) wide(ctx context.Context, c *Client, revision int64, prefix, owner string) bool {
+// of the cluster anything else. An answer that cannot be had means that it may have. The error is that of ctx.
+func (g *Guard) wide(ctx context.Context, f *follower, revision int64, prefix, owner string) (bool, error) {
 	ofCluster := noNode(owner) || owner == OwnerEverybody
 	type span struct {
 		key  string
@@ -39,16 +39,16 @@ func (g *Guard) wide(ctx context.Context, c *Client, revision int64, prefix, own
 			ops = append(ops, clientv3.OpGet(s.key, append(s.opts[:len(s.opts):len(s.opts)], clientv3.WithCountOnly(), clientv3.WithRev(at))...))
 		}
 	}
-	resp, err := g.ask(ctx, c, ops)
+	resp, err := g.ask(ctx, f, ops)
 	if err != nil {
-		return !refused(err)
+		return !refused(err), ctx.Err()
 	}
 	for i := 0; i+1 < len(resp.Responses); i += 2 {
 		if resp.Responses[i+1].GetResponseRange().Count < resp.Responses[i].GetResponseRange().Count {
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }
 
 // nodeOwned says whether the rows under a prefix are those of nodes.

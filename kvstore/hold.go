@@ -125,7 +125,7 @@ func (f holdFacts) confirmed(owner string, revision int64) (at int64, said bool)
 // others go when their limit is over, unless so many owners are silent that the path to the store is
 // the likelier reason.
 func judgeHold(f holdFacts) holdVerdict {
-	v := holdVerdict{end: map[heldGroup]int64{}, mass: f.mass || tooMany(len(f.expired), f.nodes)}
+	v := holdVerdict{end: map[heldGroup]int64{}, mass: f.mass || TooMany(len(f.expired), f.nodes)}
 	silent := map[string]bool{}
 	youngest := map[occasion]time.Duration{}
 	for g := range f.groups {
@@ -175,7 +175,7 @@ func judgeHold(f holdFacts) holdVerdict {
 			total++
 		}
 	}
-	if f.owners && tooMany(nodes, total) {
+	if f.owners && TooMany(nodes, total) {
 		v.stuck = true
 		return v
 	}
@@ -190,9 +190,9 @@ func judgeHold(f holdFacts) holdVerdict {
 	return v
 }
 
-// tooMany says whether so many of all owners went or are silent that a lost path is the likelier
+// TooMany says whether so many of all owners went or are silent that a lost path is the likelier
 // reason: more than two and more than 20 %, or all of two or more.
-func tooMany(n, total int) bool {
+func TooMany(n, total int) bool {
 	return n > 2 && 5*n > total || n >= 2 && n >= total
 }
 

@@ -25,8 +25,14 @@ func (w *Watch[K, V]) apply(ctx context.Context, changes []change[K, V]) bool {
 		held = spans(deletions)
 		// What empties the table may be the part of a larger deletion that this watch sees.
 		if n := len(deletions); n > 0 && n >= w.stored() {
-			if last := deletions[n-1]; !held[last.revision] && g.wide(ctx, w.follow.c, last.revision, w.codec.Prefix, last.owner) {
-				held[last.revision] = true
+			if last := deletions[n-1]; !held[last.revision] {
+				wide, err := g.wide(ctx, w.follow, last.revision, w.codec.Prefix, last.owner)
+				if err != nil {
+					return false
+				}
+				if wide {
+					held[last.revision] = true
+				}
 			}
 		}
 		var err error

@@ -29,10 +29,10 @@ func (w *Watch[K, V]) expiredBy(ctx context.Context, changes []change[K, V], del
 	var out map[string]int64
 	var err error
 	if resourceOf(w.codec.Prefix) == "nodes" {
-		out, err = g.withTheirRows(ctx, w.follow.c, last)
+		out, err = g.withTheirRows(ctx, w.follow, last)
 	} else {
 		w.exceptLeft(last, changes)
-		out, err = g.withoutNode(ctx, w.follow.c, last)
+		out, err = g.withoutNode(ctx, w.follow, last)
 	}
 	if err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func (w *Watch[K, V]) expiredBefore(ctx context.Context, revision int64, continu
 	out := owners
 	if resourceOf(w.codec.Prefix) != "nodes" {
 		var err error
-		if out, err = g.withoutNode(ctx, w.follow.c, owners); err != nil {
+		if out, err = g.withoutNode(ctx, w.follow, owners); err != nil {
 			return nil, err
 		}
 	}

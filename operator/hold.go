@@ -126,7 +126,7 @@ func (k *keeper) endHold(v view, now time.Time) {
 		}
 		m.Held = nil
 	}
-	stuck := m.HoldLeft == 0 && (silent > 2 && 5*silent > total || silent >= 2 && silent == total)
+	stuck := m.HoldLeft == 0 && kvstore.TooMany(silent, total)
 	over := adopted || len(m.Held) == 0 && (max(total, m.Nodes) > 0 && silent == 0 || m.HoldLeft == 0 && !stuck)
 	if !over {
 		k.show(true, stuck, silent)

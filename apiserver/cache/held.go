@@ -184,6 +184,9 @@ func (h *held) renewed(epoch string, revision int64) {
 // before the list says nothing of what the list lacks, but for that of a node that left for good.
 func (h *held) says(kv *mvccpb.KeyValue) {
 	name := strings.TrimPrefix(string(kv.Key), schema.OwnersPrefix)
+	if name == "" || name == kvstore.OwnerEverybody {
+		return // no node speaks for all
+	}
 	o, err := schema.Owners().Decode(name, kv.Value)
 	if err != nil || !o.Complete || o.Epoch != h.epoch || kv.ModRevision <= h.base && !o.Left {
 		return
@@ -229,7 +232,7 @@ func (h *held) silent() (n int) {
 // nodes are silent that it is the path to the store that is lost.
 func (h *held) wait(d, limit time.Duration, now time.Time) {
 	h.waited += d
-	if over := len(h.due) > 0 && h.due[0].revision == 0; h.waited >= limit && h.silent()*5 <= len(h.nodes) && !over {
+	if over := len(h.due) > 0 && h.due[0].revision == 0; h.waited >= limit && !kvstore.TooMany(h.silent(), len(h.nodes)) && !over {
 		h.leave(0, "")
 	}
 	switch {

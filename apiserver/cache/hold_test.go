@@ -365,11 +365,11 @@ func FuzzOwnerOf(f *testing.F) {
 	})
 }
 
-// TestHeld_LimitWaitsForMost: the limit ends nothing while more than a fifth of the nodes is silent.
+// TestHeld_LimitWaitsForMost: the limit ends nothing while more than two nodes and a fifth of all are silent.
 func TestHeld_LimitWaitsForMost(t *testing.T) {
 	h := &held{owners: map[string]map[string]*mvccpb.KeyValue{}, rows: map[string]string{}, nodes: map[string]bool{}}
 	for n := range 5 {
-		h.nodes[fmt.Sprint(n)] = n < 3
+		h.nodes[fmt.Sprint(n)] = n < 2
 	}
 	h.hold("4", &mvccpb.KeyValue{Key: []byte("a")})
 	now := time.Now()
