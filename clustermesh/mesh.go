@@ -57,6 +57,7 @@ type running struct {
 	remote *remote
 	hash   [32]byte
 	copied bool
+	began  time.Time
 	stop   func()
 }
 
@@ -267,7 +268,7 @@ func (m *Mesh) settle(ctx context.Context, g *errgroup.Group, name string, f fil
 		defer close(done)
 		return r.run(rctx, f)
 	})
-	m.running[name] = &running{r, f.hash, f.copied, func() { cancel(); <-done }}
+	m.running[name] = &running{r, f.hash, f.copied, time.Now(), func() { cancel(); <-done }}
 	m.log.Info("remote cluster configured", "cluster", name, "endpoints", f.config.Endpoints, "copy", f.copied)
 }
 

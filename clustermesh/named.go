@@ -28,8 +28,9 @@ func (m *Mesh) remember(ctx context.Context) error {
 
 // withCopies adds to the remotes that have a file those that only a copy in our own store names. A
 // remote that is known by its copy goes when the mirror says that it takes the copy away, or somebody
-// had it forgotten: that the copy is not there may be a loss of our store. One that an earlier run knew
-// goes also if our store is the one it was and has no copy of it.
+// had it forgotten, or it has left: that the copy is not there may be a loss of our store. One that an
+// earlier run knew goes also if our store is the one it was, has no copy of it, and does not say that it
+// has joined.
 func (m *Mesh) withCopies(files map[string]file) map[string]file {
 	if m.views == nil {
 		return files
@@ -59,12 +60,17 @@ func (m *Mesh) withCopies(files map[string]file) map[string]file {
 		}
 	}
 	for name, run := range m.running {
-		if run.copied && !m.earlier[name] && !m.views.over(name) {
+		if run.copied && !m.earlier[name] && !m.views.over(name) && !m.peers.left(name, run.began) {
 			byCopy(name)
 		}
 	}
-	if m.views.known() && (m.cfg.Settled == nil || m.cfg.Settled()) {
-		clear(m.earlier)
+	if m.views.known() && m.peers.heard() && (m.cfg.Settled == nil || m.cfg.Settled()) {
+		// Of one that joined and did not leave our store may have lost the copy together with the mirror that
+		// would bring it back. That nothing of the store is held any more says nothing of that.
+		maps.DeleteFunc(m.earlier, func(name string, _ bool) bool {
+			id, _ := m.ids.pinned(name)
+			return id == 0 || m.views.over(name)
+		})
 	}
 	for name := range m.earlier {
 		byCopy(name)

@@ -161,6 +161,57 @@ func TestMesh_EarlierRunKnewACopy(t *testing.T) {
 	b.noRemote()
 }
 
+// Of one that has joined the copy may be lost together with the mirror that would bring it back: that our
+// store has settled takes nothing away.
+func TestMesh_EarlierRunKnewACopyOfAPeer(t *testing.T) {
+	t.Parallel()
+	m := &memory{id: 2, asked: map[schema.Resource]int{}}
+	ready := make(chan struct{})
+	var b *bench
+	m.tables = func() Tables {
+		<-ready
+		return b.tables
+	}
+	own := newCluster(t, "own", 1)
+	own.peer("far", schema.PeerJoined, 2)
+	b = newBench(t, func(cfg *Config) {
+		cfg.Dir, cfg.Own, cfg.Peers, cfg.Follow, cfg.Kept = "", own.Client(), own.Client(), kvstoretest.WatchConfig(), m
+	})
+	close(ready)
+	b.wantRows("far", one)
+	b.phase("far", PhaseConnecting, "our own store has no complete copy of it")
+	b.pinned("far", 2)
+	b.always("it stays", func() bool { return b.rows("far") == one })
+	own.peer("far", schema.PeerLeft, 2)
+	b.noRemote()
+}
+
+// An agent that was away while a copy was taken away hears of it by what is left: the decision to forget
+// the cluster, before or after the end of its row, or that it has left.
+func TestMesh_CopyWentUnseen(t *testing.T) {
+	t.Parallel()
+	t.Run("forgotten", func(t *testing.T) {
+		b, c := newNamed(t, nil)
+		b.wantRows("far", one)
+		c.put(encoded(t, schema.Forgets(), "far", schema.Forget{At: time.Now(), Done: time.Now().Add(time.Minute), By: "somebody"}))
+		b.always("it stays while its row stands", func() bool { return b.rows("far") == one })
+		c.drain()
+		b.noRemote()
+	})
+	t.Run("left", func(t *testing.T) {
+		b, c := newNamed(t, func(cfg *Config) { cfg.Peers = cfg.Own })
+		b.wantRows("far", one)
+		// Long ago: it was configured anew since.
+		left := schema.Peer{State: schema.PeerLeft, Since: time.Now().Add(-time.Hour), ID: 2, MaxClusters: 255, Root: "root"}
+		c.put(encoded(t, schema.Peers(), "far", left))
+		c.drain()
+		b.always("it stays", func() bool { return b.rows("far") == one })
+		left.Since = time.Now().Add(time.Second)
+		c.put(encoded(t, schema.Peers(), "far", left))
+		b.noRemote()
+	})
+}
+
 // Our own store does not answer at the start: what was kept is in force.
 func TestMesh_EarlierRunKnewACopyAndOurStoreIsAway(t *testing.T) {
 	t.Parallel()

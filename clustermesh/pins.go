@@ -59,6 +59,29 @@ func (m *Mesh) followPeers(ctx context.Context) error {
 	return g.Wait()
 }
 
+// left tells whether somebody has ended the peering with a cluster since a moment. One that was configured
+// by hand after that is another matter.
+func (p *peers) left(name string, since time.Time) bool {
+	if p == nil {
+		return false
+	}
+	row, ok := p.table.Get(name)
+	return ok && row.Value.State == schema.PeerLeft && !row.Value.Since.Before(since.Truncate(time.Second)) // as rows have it
+}
+
+// heard tells whether our own store has said what peers joined with. Without a store nobody will.
+func (p *peers) heard() bool {
+	if p == nil {
+		return true
+	}
+	select {
+	case <-p.taken:
+		return true
+	default:
+		return false
+	}
+}
+
 // pin takes over a peer's row. One that waits was not let in, and one that left is nobody's peer.
 func (m *Mesh) pin(name string, p schema.Peer) {
 	pin := Pin{ID: p.ID, PodCIDRs: p.PodCIDRs}
@@ -70,6 +93,7 @@ func (m *Mesh) pin(name string, p schema.Peer) {
 		m.judgeAgain()
 	}
 	m.ids.pin(name, pin.ID)
+	m.lookAgain()
 }
 
 // known waits until it is known what peers joined with, but not longer than our own store may take to

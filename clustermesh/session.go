@@ -172,22 +172,15 @@ func (s *session) followText(ctx context.Context, prefix string, table *state.Ta
 	return kvstore.NewWatch(s.client, codec, table, kvstore.WatchConfig{Source: s.remote.source}, s.remote.log).Run(ctx)
 }
 
-// recheckConfig reads the cluster-config again and again, and sooner while something is wrong with it: one
-// that a store lost is back within seconds. Only a valid one with another id that is
+// recheckConfig reads the cluster-config again and again, and sooner while something is wrong with it or it
+// cannot be read: one that a store lost is back within seconds. Only a valid one with another id that is
 // free ends the session: whatever else is wrong with it is shown, and what works goes on.
 func (s *session) recheckConfig(ctx context.Context) error {
-	again, pause := time.NewTimer(s.remote.cfg.ConfigPoll), s.remote.cfg.RetryMin
+	cfg := s.remote.cfg
+	again, pause := time.NewTimer(cfg.ConfigPoll), cfg.RetryMin
 	defer again.Stop()
 	pin, changed := s.remote.ids.pinned(s.remote.name)
-	problem := ""
 	for {
-		if problem == "" {
-			pause = s.remote.cfg.RetryMin
-			again.Reset(s.remote.cfg.ConfigPoll)
-		} else {
-			again.Reset(min(pause, s.remote.cfg.ConfigPoll))
-			pause = min(2*pause, s.remote.cfg.RetryMax)
-		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -198,30 +191,47 @@ func (s *session) recheckConfig(ctx context.Context) error {
 			}
 		case <-again.C:
 		}
-		config, err := s.remote.readConfig(ctx, s.client)
-		if err == nil {
-			err = s.remote.check(config)
-		} else if !errors.Is(err, errNoConfig) && !errors.Is(err, errRefused) {
-			continue // the connection; the mirrors tell
-		}
-		if err == nil && config.ID != s.config.ID {
-			owner := s.remote.ids.wouldOwn(s.remote.name, config.ID)
-			if owner == s.remote.name {
-				return fmt.Errorf("%w from %d to %d", errNewID, s.config.ID, config.ID)
-			}
-			err = fmt.Errorf("cluster-config %w: cluster id %d belongs to cluster %s", errRefused, config.ID, owner)
-		}
-		problem = ""
+		sound, err := s.judgeConfig(ctx)
 		if err != nil {
-			problem = fmt.Sprintf("%v; what was mirrored with id %d goes on", err, s.config.ID)
-			s.remote.refusal(err)
-		} else if config != s.config {
-			return errors.New("cluster-config changed: connecting anew")
+			return err
 		}
-		s.mu.Lock()
-		s.problem = problem
-		s.mu.Unlock()
+		if sound {
+			pause = cfg.RetryMin
+			again.Reset(cfg.ConfigPoll)
+		} else {
+			again.Reset(min(pause, cfg.ConfigPoll))
+			pause = min(2*pause, cfg.RetryMax)
+		}
 	}
+}
+
+// judgeConfig reads the cluster-config and shows what is wrong with it. It is not sound either while it
+// cannot be read, of which the mirrors tell. An error ends the session.
+func (s *session) judgeConfig(ctx context.Context) (sound bool, err error) {
+	config, err := s.remote.readConfig(ctx, s.client)
+	if err == nil {
+		err = s.remote.check(config)
+	} else if !errors.Is(err, errNoConfig) && !errors.Is(err, errRefused) {
+		return false, nil
+	}
+	if err == nil && config.ID != s.config.ID {
+		owner := s.remote.ids.wouldOwn(s.remote.name, config.ID)
+		if owner == s.remote.name {
+			return false, fmt.Errorf("%w from %d to %d", errNewID, s.config.ID, config.ID)
+		}
+		err = fmt.Errorf("cluster-config %w: cluster id %d belongs to cluster %s", errRefused, config.ID, owner)
+	}
+	problem := ""
+	if err != nil {
+		problem = fmt.Sprintf("%v; what was mirrored with id %d goes on", err, s.config.ID)
+		s.remote.refusal(err)
+	} else if config != s.config {
+		return false, errors.New("cluster-config changed: connecting anew")
+	}
+	s.mu.Lock()
+	s.problem = problem
+	s.mu.Unlock()
+	return problem == "", nil
 }
 
 // keepID ends the session when another remote with the same id goes first.

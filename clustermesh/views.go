@@ -119,6 +119,9 @@ func (v *views) heard(rows []state.Change[string, schema.Mirror], forgets []stat
 	for _, c := range rows {
 		before, known := v.said[c.Key]
 		going := !c.Value.Removed.IsZero() // of a row that is deleted, what it said last
+		if f, decided := v.forgets.Get(c.Key); c.Deleted && decided && !f.Value.Done.IsZero() && !f.Value.Done.Before(c.Value.Written) {
+			going = true // it was forgotten: two watches tell of it and of the row, in any order
+		}
 		news = news || c.Deleted || !known || going == before.Removed.IsZero()
 		if c.Deleted {
 			delete(v.said, c.Key)
