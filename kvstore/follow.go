@@ -91,6 +91,7 @@ type follower struct {
 	relist     <-chan struct{}
 	generation uint64 // of the guard's lineage that the sink's rows are of; 0: it has none
 	broken     bool   // found since the last list
+	behind     bool   // the member that the stream is with has yet to see what is known
 	lineage    lineage
 	continuity Continuity // of the store that answered last, told with the next list
 	revision   int64      // delivered up to here; 0: list first
@@ -247,12 +248,19 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 	}
 	defer s.close()
 	f.opened(s.created)
-	if s.created.ClusterId != f.lineage.clusterID || s.created.Revision < f.revision {
+	changed := func() error {
 		f.continuity, f.broken = ContinuityBroken, true
 		return fmt.Errorf("watch %s: %w (cluster %x at revision %d, was %x at %d)", f.cfg.prefix,
 			ErrStoreChanged, s.created.ClusterId, s.created.Revision, f.lineage.clusterID, f.revision)
 	}
+	if s.created.ClusterId != f.lineage.clusterID {
+		return changed()
+	}
 	proof := f.lineage
+	// A member may be behind the one that was asked before; a store as a whole is not.
+	if f.behind = s.created.Revision < f.revision; f.behind {
+		proof.revision = f.revision
+	}
 	if f.guard != nil {
 		proof.epoch = "" // a new one alone is no other store: the guard lets everybody list for it
 	}
@@ -261,8 +269,9 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 	}
 	switch {
 	case f.continuity == ContinuityBroken:
-		f.broken = true
-		return fmt.Errorf("watch %s: %w", f.cfg.prefix, ErrStoreChanged)
+		return changed()
+	case f.behind && f.continuity == ContinuityUnproven:
+		return errGap
 	case !listed && (f.continuity == ContinuityUnproven || s.created.Revision-f.revision > f.cfg.gap):
 		return errGap
 	}
@@ -341,7 +350,12 @@ func (f *follower) apply(ctx context.Context, m message, after int64) error {
 		}
 	}
 	if len(m.events) == 0 {
-		if m.revision < f.revision {
+		switch {
+		case m.revision >= f.revision:
+			f.behind = false
+		case f.behind:
+			return nil
+		default:
 			return fmt.Errorf("watch %s: %w", f.cfg.prefix, errOrder)
 		}
 		f.revision = m.revision
