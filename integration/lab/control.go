@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -227,7 +226,7 @@ func (l *Lab) Exec(where string, argv []string) error {
 	if err != nil {
 		return err
 	}
-	env := os.Environ()
+	env := environ()
 	if _, n, err := l.node(where); err == nil {
 		env = append(env, "WEFT_SOCKET="+n.Socket)
 	}

@@ -46,7 +46,7 @@ func (l *Lab) start(p *Process, args ...string) error {
 	cmd := ns.Command(context.Background(), l.Weft, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = l.Dir
-	cmd.Env = append(os.Environ(), envLab+l.Name)
+	cmd.Env = append(environ(), envLab+l.Name)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s in %s: %w", strings.Join(args, " "), p.Netns, err)
@@ -74,7 +74,7 @@ func (l *Lab) pipe(ctx context.Context, netnsName, input string, args ...string)
 	}
 	defer ns.Close()
 	cmd := ns.Command(ctx, l.Weft, args...)
-	cmd.Env = append(os.Environ(), envLab+l.Name)
+	cmd.Env = append(environ(), envLab+l.Name)
 	var out, bad strings.Builder
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &bad
 	err = cmd.Run()
