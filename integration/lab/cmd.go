@@ -43,14 +43,21 @@ func Command() *cobra.Command {
 				}
 			}
 		}
-		if c.options.Dir == "" {
-			c.options.Dir = DirOf(c.options.Name)
-		}
-		return nil
+		dir, err := c.dir()
+		c.options.Dir = dir
+		return err
 	}
 	root.AddCommand(c.up(), c.down(), c.demo(), c.status(), c.cut(), c.heal(), c.kill(), c.start(), c.exec(), c.load(), c.check(), c.store(),
 		etcdCommand(), workloadCommand(), clientCommand())
 	return root
+}
+
+// dir is the state directory that was named, or the one that goes with the lab's name, by its real path.
+func (c *command) dir() (string, error) {
+	if c.options.Dir == "" {
+		return realPath(DirOf(c.options.Name))
+	}
+	return realPath(c.options.Dir)
 }
 
 // shape adds the flags that say what to build.
@@ -317,9 +324,9 @@ func placeNames(l *Lab) (names []string) {
 // complete offers names of the lab that stands.
 func (c *command) complete(names func(*Lab) []string) cobra.CompletionFunc {
 	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		dir := c.options.Dir
-		if dir == "" {
-			dir = DirOf(c.options.Name)
+		dir, err := c.dir()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		l, err := Open(dir)
 		if err != nil {

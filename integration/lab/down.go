@@ -54,7 +54,8 @@ func Down(ctx context.Context, name, dir string) error {
 		}
 		errs = append(errs, err)
 	}
-	errs = append(errs, unmountBelow(dir), os.RemoveAll(dir))
+	// By its name too: a mount that is not in the list would keep its programs and maps for good.
+	errs = append(errs, unmountBelow(dir), unmount(bpfDir(dir)), os.RemoveAll(dir))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("lab down: %w", err)
 	}
@@ -96,14 +97,20 @@ func killAll(ctx context.Context, name string) error {
 
 // mountsBelow lists the mounts below a directory, the deepest last.
 func mountsBelow(dir string) ([]string, error) {
+	// How the kernel writes what would end a field or a line (proc_pid_mountinfo(5)).
+	mountPath := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
 	var mounts []string
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
-			mounts = append(mounts, f[4])
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			continue
+		}
+		if at := mountPath.Replace(f[4]); strings.HasPrefix(at, dir+"/") {
+			mounts = append(mounts, at)
 		}
 	}
 	return mounts, nil
@@ -122,7 +129,7 @@ func unmountBelow(dir string) error {
 }
 
 func unmount(path string) error {
-	err := unix.Unmount(path, unix.MNT_DETACH)
+	err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", path, err)
 	}

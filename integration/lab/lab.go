@@ -14,6 +14,8 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -52,7 +54,7 @@ const (
 // Options describe a lab that does not exist yet.
 type Options struct {
 	Name     string // part of every namespace's name; default "lab"
-	Dir      string // state directory; default /run/weft/lab/<Name>
+	Dir      string // state directory, by its real path; default /run/weft/lab/<Name>
 	Clusters int
 	Nodes    int // per cluster
 	Pods     int // per node
@@ -118,6 +120,35 @@ func (o Options) Validate() error {
 
 // DirOf is where a lab of that name keeps its state unless it is told otherwise.
 func DirOf(name string) string { return filepath.Join("/run/weft/lab", name) }
+
+// isDirOf says whether that is what a lab's directory is unless it is told otherwise.
+func isDirOf(name, dir string) bool {
+	path, err := realPath(DirOf(name))
+	return dir == DirOf(name) || err == nil && dir == path
+}
+
+// bpfDir is where a lab's own bpf file system is mounted.
+func bpfDir(dir string) string { return filepath.Join(dir, "bpf") }
+
+// realPath is the one name of a directory that the kernel has for it: absolute, without a slash at the end,
+// without symbolic links. What of it is not there yet stays as it is.
+func realPath(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("directory of the lab: %w", err)
+	}
+	missing := ""
+	for there := dir; ; there = filepath.Dir(there) {
+		path, err := filepath.EvalSymlinks(there)
+		if err == nil {
+			return filepath.Join(path, missing), nil
+		}
+		if _, look := os.Lstat(there); look == nil || !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("directory %s of the lab: %w", dir, err)
+		}
+		missing = filepath.Join(filepath.Base(there), missing)
+	}
+}
 
 // prefix begins the name of each namespace of a lab.
 func prefix(name string) string { return "wl-" + name + "-" }

@@ -106,7 +106,7 @@ type Process struct {
 func plan(o Options) *Lab {
 	l := &Lab{
 		Name: o.Name, Dir: o.Dir, Mode: o.Mode, Family: o.Family, WANMTU: o.WANMTU, Weft: o.Weft,
-		WAN: prefix(o.Name) + "wan", BPFFS: filepath.Join(o.Dir, "bpf"),
+		WAN: prefix(o.Name) + "wan", BPFFS: bpfDir(o.Dir),
 	}
 	l.EtcdQuota, l.Unjoined = o.EtcdQuota, o.Unjoined
 	if o.LeaseTTL > 0 {

@@ -49,7 +49,7 @@ func claimed(name, dir string) (bool, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
-	return len(entries) == 0 || dir == DirOf(name), err
+	return len(entries) == 0 || isDirOf(name, dir), err
 }
 
 // save writes what is known of the lab, in one step.
