@@ -72,22 +72,34 @@ func RestoreStore(ctx context.Context, dir, cluster, file string) error {
 		if len(c.members()) > 1 {
 			return errors.New("a store of several members is not restored here")
 		}
-		if err := os.RemoveAll(storeDir(c, 0)); err != nil {
+		return renew(storeDir(c, 0), func(dir string) error {
+			_, err := backup.Restore(backup.RestoreConfig{
+				File: file, Dir: dir, Name: memberName(c, 0), PeerURL: "http://127.0.0.1:0",
+			})
 			return err
-		}
-		_, err := backup.Restore(backup.RestoreConfig{
-			File: file, Dir: storeDir(c, 0), Name: memberName(c, 0), PeerURL: "http://127.0.0.1:0",
 		})
-		return err
 	})
 }
 
 // replaceDir makes one directory a copy of another.
 func replaceDir(to, from string) error {
-	if err := os.RemoveAll(to); err != nil {
+	return renew(to, func(dir string) error { return os.CopyFS(dir, os.DirFS(from)) })
+}
+
+// renew replaces a directory by one that is made beside it. If that fails the old one stays.
+func renew(dir string, produce func(dir string) error) error {
+	next := dir + ".new"
+	// An earlier one may have been interrupted.
+	if err := os.RemoveAll(next); err != nil {
 		return err
 	}
-	return os.CopyFS(to, os.DirFS(from))
+	if err := produce(next); err != nil {
+		return errors.Join(err, os.RemoveAll(next))
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return os.Rename(next, dir)
 }
 
 // changeStore does something to the data of a cluster's store while it does not run.
