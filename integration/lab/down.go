@@ -76,17 +76,17 @@ func stands(name, dir string) bool {
 }
 
 // killAll ends the lab's processes. It goes round again because one may have started another
-// meanwhile.
+// meanwhile. It kills nothing if it was called from inside the lab.
 func killAll(ctx context.Context, name string) error {
 	return until(ctx, func() (bool, error) {
 		pids, err := processesOf(name)
 		if err != nil {
 			return false, err
 		}
+		if parent := os.Getppid(); slices.Contains(pids, parent) {
+			return false, fmt.Errorf("pid %d runs inside the lab and started this command; leave it first", parent)
+		}
 		for _, pid := range pids {
-			if pid == os.Getppid() {
-				return false, fmt.Errorf("pid %d runs inside the lab and started this command; leave it first", pid)
-			}
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return false, fmt.Errorf("kill pid %d: %w", pid, err)
 			}

@@ -22,7 +22,13 @@ import (
 	"github.com/weft-net/weft/internal/netns"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if child, ok := children()[os.Getenv(childRole)]; ok {
+		child()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestOptions_Validate(t *testing.T) {
 	for _, c := range []struct {

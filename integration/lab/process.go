@@ -162,17 +162,32 @@ func processesOf(name string) ([]int, error) {
 		if _, err := startTime(pid); err != nil {
 			continue
 		}
-		var st unix.Stat_t
-		if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &st) == nil && inodes[st.Ino] {
-			pids = append(pids, pid)
-			continue
-		}
-		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if err == nil && slices.Contains(strings.Split(string(env), "\x00"), envLab+name) {
+		if belongs(pid, name, inodes) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids, nil
+}
+
+// belongs says whether a process runs in one of the namespaces of a lab, or has its mark in the environment.
+func belongs(pid int, name string, inodes map[uint64]bool) bool {
+	views := []string{fmt.Sprintf("/proc/%d", pid)}
+	var st unix.Stat_t
+	if err := unix.Stat(views[0]+"/ns/net", &st); errors.Is(err, unix.ENOENT) {
+		// The first thread has ended and has neither any more. Others that are left have both.
+		// The only error is that of a pattern.
+		views, _ = filepath.Glob(views[0] + "/task/*")
+	}
+	for _, v := range views {
+		if unix.Stat(v+"/ns/net", &st) == nil && inodes[st.Ino] {
+			return true
+		}
+		env, err := os.ReadFile(v + "/environ")
+		if err == nil && slices.Contains(strings.Split(string(env), "\x00"), envLab+name) {
+			return true
+		}
+	}
+	return false
 }
 
 // netnsOf lists the namespaces of a lab by their names.
