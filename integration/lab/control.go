@@ -97,9 +97,10 @@ func (l *Lab) setLink(name string, up bool) error {
 // etcd/<cluster>/2 is the second member of a store that has several, and so with API servers.
 //
 // A pod's endpoint is taken out as well, as a container runtime does when a container dies, unless
-// the signal is not one that ends it. A stopped process (SIGSTOP) goes on with SIGCONT.
+// the signal is not one that ends it. A stopped process (SIGSTOP) goes on with SIGCONT. One that a signal
+// should have ended and did not is an error.
 func Kill(ctx context.Context, dir, name string, sig syscall.Signal) error {
-	return update(dir, func(l *Lab) error { return l.kill(ctx, name, sig) })
+	return update(ctx, dir, func(l *Lab) error { return l.kill(ctx, name, sig) })
 }
 
 func (l *Lab) kill(ctx context.Context, name string, sig syscall.Signal) error {
@@ -111,11 +112,15 @@ func (l *Lab) kill(ctx context.Context, name string, sig syscall.Signal) error {
 		return fmt.Errorf("%s does not run", name)
 	}
 	switch sig {
-	case syscall.SIGSTOP, syscall.SIGCONT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2:
+	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT, syscall.SIGHUP,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH:
 		return p.signal(sig)
 	}
+	// Others end most programs, but none that is stopped, and not each that is not.
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not within %v", startTimeout))
+	defer cancel()
 	if err := p.end(ctx, sig); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	if pod != nil {
 		return l.deleteEndpoint(ctx, n, pod)
@@ -125,7 +130,7 @@ func (l *Lab) kill(ctx context.Context, name string, sig syscall.Signal) error {
 
 // Start brings back what was killed and waits until it serves.
 func Start(ctx context.Context, dir, name string) error {
-	return update(dir, func(l *Lab) error { return l.startAgain(ctx, name) })
+	return update(ctx, dir, func(l *Lab) error { return l.startAgain(ctx, name) })
 }
 
 func (l *Lab) startAgain(ctx context.Context, name string) error {

@@ -108,7 +108,7 @@ func (p *Process) end(ctx context.Context, s syscall.Signal) error {
 		return err
 	}
 	if err := until(ctx, func() (bool, error) { return !p.alive(), nil }); err != nil {
-		return fmt.Errorf("wait for the end of pid %d: %w", p.PID, err)
+		return fmt.Errorf("pid %d did not end after %s: %w", p.PID, unix.SignalName(s), err)
 	}
 	p.PID, p.Start = 0, 0
 	return nil

@@ -4,6 +4,7 @@
 package lab
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // ErrNotUp is returned where a command needs a lab that stands.
@@ -77,19 +76,16 @@ func Open(dir string) (*Lab, error) {
 	return &l, nil
 }
 
-// update changes the lab under a lock on its directory, so that two commands at once lose nothing.
-func update(dir string, change func(*Lab) error) error {
-	lock, err := os.Open(dir)
+// update changes the lab under its lock, so that two commands at once lose nothing.
+func update(ctx context.Context, dir string, change func(*Lab) error) error {
+	unlock, err := lock(ctx, dir, turnTimeout)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("lab %s: %w; start it with 'weft lab up'", dir, ErrNotUp)
 	}
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock lab %s: %w", dir, err)
-	}
+	defer unlock()
 	l, err := Open(dir)
 	if err != nil {
 		return err

@@ -104,7 +104,7 @@ func renew(dir string, produce func(dir string) error) error {
 
 // changeStore does something to the data of a cluster's store while it does not run.
 func changeStore(ctx context.Context, dir, cluster string, change func(*Cluster) error) error {
-	return update(dir, func(l *Lab) error {
+	return update(ctx, dir, func(l *Lab) error {
 		c, err := l.cluster(cluster)
 		if err != nil {
 			return err
