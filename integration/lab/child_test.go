@@ -29,6 +29,7 @@ func children() map[string]func() {
 	return map[string]func(){
 		"leaderless": leaderless,
 		"down":       downAndSay,
+		"launcher":   launch,
 	}
 }
 
@@ -58,6 +59,21 @@ func leaderless() {
 // downAndSay takes the lab down and says how that went.
 func downAndSay() {
 	fmt.Println("down:", Down(context.Background(), os.Getenv(childName), os.Getenv(childDir)))
+}
+
+// launch starts a program in the lab with the lab's lock, says so, and keeps the lock.
+func launch() {
+	l := &Lab{Name: os.Getenv(childName), Dir: os.Getenv(childDir), Weft: "/bin/sleep"}
+	unlock, err := lock(context.Background(), l.Dir, noTurn)
+	if err == nil {
+		defer unlock()
+		err = l.start(&Process{Netns: prefix(l.Name) + "n", Log: filepath.Join(l.Dir, "log")}, "600")
+	}
+	fmt.Println("launched:", err)
+	for {
+		// The only error is that of a signal that came.
+		_ = unix.Pause()
+	}
 }
 
 // childLab is a lab of one namespace without any process, whose programs are those of a path, or this

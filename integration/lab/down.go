@@ -24,11 +24,22 @@ const downTimeout = 10 * time.Second
 
 // Down removes everything of a lab: processes, namespaces with their links, the bpf file system
 // with its pins, and the directory. It finds them by name and not by what was written down, so it
-// works also after a launcher was killed half-way; without a lab it does nothing.
+// works also after a launcher was killed half-way; without a lab it does nothing. It refuses a lab that
+// another command works on.
 func Down(ctx context.Context, name, dir string) error {
 	if !labName.MatchString(name) {
 		return fmt.Errorf("lab down: name %q is not a lab's", name)
 	}
+	unlock, err := lockIfThere(ctx, dir, noTurn)
+	if err != nil {
+		return fmt.Errorf("lab down: %w", err)
+	}
+	defer unlock()
+	return remove(ctx, name, dir)
+}
+
+// remove is Down for who has the lock.
+func remove(ctx context.Context, name, dir string) error {
 	if ours, err := claimed(name, dir); err != nil || !ours {
 		return errors.Join(fmt.Errorf("lab down: directory %s is not one of lab %s; nothing was removed", dir, name), err)
 	}

@@ -104,7 +104,7 @@ func TestState_SurvivesItsFile(t *testing.T) {
 	o := DefaultOptions()
 	o.Dir, o.Family = t.TempDir(), Dual
 	want := plan(o)
-	if err := want.save(); err != nil {
+	if err := errors.Join(claim(o.Name, o.Dir), want.save()); err != nil {
 		t.Fatal(err)
 	}
 	got, err := Open(o.Dir)

@@ -7,15 +7,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// turnTimeout is how long a command waits for another one that works on the same lab. A kill or a start
-// takes startTimeout at most.
-const turnTimeout = 2 * startTimeout
+// How long a command waits for another one that works on the same lab.
+const (
+	// A kill or a start takes startTimeout at most.
+	turnTimeout = 2 * startTimeout
+	// What builds or removes a lab waits for nobody. This is for the child that a launcher had just made
+	// when it was killed: it has the lock until it has become another program.
+	noTurn = time.Second
+)
 
 // lock takes the lock that every command holds which changes a lab, and returns what gives it back. It is
 // one on the directory; of a process that ends, however it ends, the kernel takes it back. It waits
@@ -56,6 +62,15 @@ func lock(ctx context.Context, dir string, patience time.Duration) (unlock func(
 		_ = unix.Flock(int(held.Fd()), unix.LOCK_UN)
 		held.Close()
 	}, nil
+}
+
+// lockIfThere is lock where a directory that is not there is none that anybody works on.
+func lockIfThere(ctx context.Context, dir string, patience time.Duration) (unlock func(), err error) {
+	unlock, err = lock(ctx, dir, patience)
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() {}, nil
+	}
+	return unlock, err
 }
 
 // isAt says whether a file that was opened is still the one of that name.

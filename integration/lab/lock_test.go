@@ -4,10 +4,12 @@
 package lab
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -105,5 +107,56 @@ func TestKill_SaysWhatDidNotEnd(t *testing.T) {
 	}
 	if err := p.end(t.Context(), syscall.SIGKILL); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a launcher holds that was killed is free, and what it started is found.
+func TestDown_WaitsForNobodyWhoWorks(t *testing.T) {
+	l := childLab(t, "tlaunch", "launcher", "")
+	launcher := exec.Command(l.Weft)
+	out, err := launcher.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := launcher.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || said != "launched: <nil>\n" {
+		t.Errorf("the launcher says %q, %v", said, err)
+	}
+	if err := Down(t.Context(), l.Name, l.Dir); err == nil || !strings.Contains(err.Error(), "another 'weft lab' command works on") {
+		t.Errorf("down while a launcher works: %v", err)
+	}
+	pids, err := processesOf(l.Name)
+	if err != nil || len(pids) != 1 {
+		t.Errorf("processes %v, %v, want one", pids, err)
+	}
+	if err := launcher.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = launcher.Wait() // says that it was killed
+	if err := Down(t.Context(), l.Name, l.Dir); err != nil {
+		t.Error(err)
+	}
+	if left, err := Traces(l.Name, l.Dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestSave_MakesNothingOfWhatWasRemoved(t *testing.T) {
+	l := saved(t, "tsave")
+	err := update(t.Context(), l.Dir, func(l *Lab) error { return os.RemoveAll(l.Dir) })
+	if err == nil || !strings.Contains(err.Error(), "was removed meanwhile") {
+		t.Errorf("a change of a lab that was removed: %v", err)
+	}
+	if _, err := os.Stat(l.Dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory is there again: %v", err)
+	}
+	if err := claim("tother", l.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.save(); err == nil {
+		t.Error("saved to the directory of another lab")
 	}
 }

@@ -17,42 +17,14 @@ import (
 // ErrNotUp is returned where a command needs a lab that stands.
 var ErrNotUp = errors.New("no lab of that name is up")
 
-// marker is a file that says whose directory it is: what has none is never removed.
-const marker = ".weft-lab"
-
-// claim makes the directory of a lab, and refuses one that is somebody else's.
-func claim(name, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("directory %s is not empty; name one that is not there yet with --dir", dir)
-	}
-	return writeFile(filepath.Join(dir, marker), []byte(name+"\n"), 0o644)
-}
-
-// claimed says whether the directory was made for a lab of that name. One that is not there is.
-func claimed(name, dir string) (bool, error) {
-	b, err := os.ReadFile(filepath.Join(dir, marker))
-	switch {
-	case err == nil:
-		return strings.TrimSpace(string(b)) == name, nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return false, err
-	}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
-	}
-	return len(entries) == 0 || isDirOf(name, dir), err
-}
-
-// save writes what is known of the lab, in one step.
+// save writes what is known of the lab, in one step. It makes no directory of a lab that was removed.
 func (l *Lab) save() error {
+	switch mark, err := markOf(l.Dir); {
+	case err != nil:
+		return err
+	case mark != l.Name:
+		return fmt.Errorf("lab %s in %s was removed meanwhile", l.Name, l.Dir)
+	}
 	b, err := json.MarshalIndent(l, "", "  ")
 	if err != nil {
 		return err

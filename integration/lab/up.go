@@ -26,14 +26,18 @@ func Up(ctx context.Context, o Options, p *Progress) (*Lab, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("lab up: %w", err)
 	}
-	if _, err := Open(o.Dir); !errors.Is(err, ErrNotUp) {
-		return nil, fmt.Errorf("lab up: a lab %q stands in %s; remove it with 'weft lab down --name %s'", o.Name, o.Dir, o.Name)
-	}
-	// What an earlier run left behind after a crash would get in the way.
-	if err := Down(ctx, o.Name, o.Dir); err != nil {
+	if err := makeRoom(ctx, o.Name, o.Dir); err != nil {
 		return nil, fmt.Errorf("lab up: %w", err)
 	}
 	l := plan(o)
+	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("lab up: %w", err)
+	}
+	unlock, err := lock(ctx, l.Dir, noTurn)
+	if err != nil {
+		return nil, fmt.Errorf("lab up: %w", err)
+	}
+	defer unlock()
 	if err := claim(o.Name, l.Dir); err != nil {
 		return nil, fmt.Errorf("lab up: %w", err)
 	}
@@ -41,11 +45,25 @@ func Up(ctx context.Context, o Options, p *Progress) (*Lab, error) {
 	if err := l.save(); err != nil {
 		return nil, fmt.Errorf("lab up: %w", err)
 	}
-	err := l.up(ctx, p)
+	err = l.up(ctx, p)
 	if ctx.Err() != nil {
 		err = fmt.Errorf("lab up: interrupted; remove what stands with 'weft lab down --name %s'", o.Name)
 	}
 	return l, errors.Join(err, l.save())
+}
+
+// makeRoom removes what an earlier run left behind after a crash and would get in the way. A lab that
+// stands is refused.
+func makeRoom(ctx context.Context, name, dir string) error {
+	unlock, err := lockIfThere(ctx, dir, noTurn)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := Open(dir); !errors.Is(err, ErrNotUp) {
+		return fmt.Errorf("a lab %q stands in %s; remove it with 'weft lab down --name %s'", name, dir, name)
+	}
+	return remove(ctx, name, dir)
 }
 
 // step is one thing that is done to build a lab. It may take startTimeout as many times as it waits for
