@@ -148,13 +148,7 @@ func (c *command) up() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			first, weft, of := l.Clusters[0], os.Args[0], ""
-			if l.Name != DefaultOptions().Name {
-				of = " --name " + l.Name
-			}
-			if l.Dir != DirOf(l.Name) {
-				of += " --dir " + l.Dir
-			}
+			first, weft, of := l.Clusters[0], os.Args[0], flagsOf(l.Name, l.Dir)
 			fmt.Fprintf(cmd.OutOrStdout(), "\nready in %.1f s. Try:\n  %s lab status%s\n  %s lab exec%s %s -- %s status\n  %s lab load%s --from %s\n  %s lab down%s\n",
 				time.Since(begin).Seconds(), weft, of, weft, of, first.Nodes[0].Name, l.Weft, weft, of, first.client().Name, weft, of)
 			return nil

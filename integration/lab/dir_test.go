@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -103,5 +104,57 @@ func TestDown_BySeveralNamesOfADirectory(t *testing.T) {
 				t.Errorf("the directory is still there: %v", err)
 			}
 		})
+	}
+}
+
+// Removed is by name; a lab of the same name in another directory is nobody's leftovers.
+func TestUp_LeavesALabElsewhere(t *testing.T) {
+	l := childLab(t, "telse", "", "/bin/sleep")
+	p := startIn(t, l, "600")
+	o := DefaultOptions()
+	o.Name, o.Dir, o.Weft = l.Name, filepath.Join(t.TempDir(), "other"), l.Weft
+	refused := func(what string, err error, want string) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", what, err, want)
+		}
+		if !p.alive() {
+			t.Fatalf("%s: it has killed the other one's process", what)
+		}
+		if _, err := os.Stat(o.Dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: it has made a directory: %v", what, err)
+		}
+	}
+	hint := "stands in " + l.Dir + "; remove it with 'weft lab down --name telse --dir " + l.Dir + "'"
+	_, err := Up(t.Context(), o, nil)
+	refused("up", err, hint)
+	refused("demo", Demo(t.Context(), o, false, nil), hint)
+	refused("down", Down(t.Context(), o.Name, o.Dir), hint)
+
+	// What is left of a lab whose directory is gone is removed where somebody asks for that.
+	if err := os.RemoveAll(l.Dir); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Up(t.Context(), o, nil)
+	refused("up without the other one's directory", err,
+		"1 processes of a lab \"telse\" run, and there is none in "+o.Dir+"; end them with 'weft lab down --name telse --dir "+o.Dir+"'")
+	if err := Down(t.Context(), o.Name, o.Dir); err != nil {
+		t.Error(err)
+	}
+	if left, err := Traces(o.Name, o.Dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestFlagsOf(t *testing.T) {
+	for _, c := range []struct{ name, dir, want string }{
+		{"lab", DirOf("lab"), ""},
+		{"two", DirOf("two"), " --name two"},
+		{"lab", "/tmp/x", " --dir /tmp/x"},
+		{"two", DirOf("lab"), " --name two --dir " + DirOf("lab")},
+	} {
+		if got := flagsOf(c.name, c.dir); got != c.want {
+			t.Errorf("flags of %s in %s: %q, want %q", c.name, c.dir, got, c.want)
+		}
 	}
 }

@@ -25,7 +25,7 @@ const downTimeout = 10 * time.Second
 // Down removes everything of a lab: processes, namespaces with their links, the bpf file system
 // with its pins, and the directory. It finds them by name and not by what was written down, so it
 // works also after a launcher was killed half-way; without a lab it does nothing. It refuses a lab that
-// another command works on.
+// another command works on, and one that stands in another directory.
 func Down(ctx context.Context, name, dir string) error {
 	if !labName.MatchString(name) {
 		return fmt.Errorf("lab down: name %q is not a lab's", name)
@@ -35,6 +35,20 @@ func Down(ctx context.Context, name, dir string) error {
 		return fmt.Errorf("lab down: %w", err)
 	}
 	defer unlock()
+	mark, err := markOf(dir)
+	if err != nil {
+		return fmt.Errorf("lab down: %w", err)
+	}
+	// Where there is a lab it is removed whatever else has its name.
+	if mark != name {
+		dirs, _, err := elsewhere(name, dir)
+		if err != nil {
+			return fmt.Errorf("lab down: %w", err)
+		}
+		if len(dirs) > 0 {
+			return fmt.Errorf("lab down: %w", standsIn(name, dirs))
+		}
+	}
 	return remove(ctx, name, dir)
 }
 

@@ -43,7 +43,8 @@ func Open(dir string) (*Lab, error) {
 	}
 	var l Lab
 	if err := json.Unmarshal(b, &l); err != nil {
-		return nil, fmt.Errorf("load lab %s: %w; remove it with 'weft lab down'", dir, err)
+		name, _ := markOf(dir) // without one the hint is wrong, and the error before it right
+		return nil, fmt.Errorf("load lab %s: %w; remove it with 'weft lab down%s'", dir, err, flagsOf(name, dir))
 	}
 	return &l, nil
 }

@@ -47,13 +47,13 @@ func Up(ctx context.Context, o Options, p *Progress) (*Lab, error) {
 	}
 	err = l.up(ctx, p)
 	if ctx.Err() != nil {
-		err = fmt.Errorf("lab up: interrupted; remove what stands with 'weft lab down --name %s'", o.Name)
+		err = fmt.Errorf("lab up: interrupted; remove what stands with 'weft lab down%s'", flagsOf(o.Name, o.Dir))
 	}
 	return l, errors.Join(err, l.save())
 }
 
 // makeRoom removes what an earlier run left behind after a crash and would get in the way. A lab that
-// stands is refused.
+// stands, here or in another directory, is refused.
 func makeRoom(ctx context.Context, name, dir string) error {
 	unlock, err := lockIfThere(ctx, dir, noTurn)
 	if err != nil {
@@ -61,7 +61,22 @@ func makeRoom(ctx context.Context, name, dir string) error {
 	}
 	defer unlock()
 	if _, err := Open(dir); !errors.Is(err, ErrNotUp) {
-		return fmt.Errorf("a lab %q stands in %s; remove it with 'weft lab down --name %s'", name, dir, name)
+		return standsIn(name, []string{dir})
+	}
+	mark, err := markOf(dir)
+	if err != nil {
+		return err
+	}
+	// Removed is by name: what has the name and is not of this directory would go too.
+	dirs, processes, err := elsewhere(name, dir)
+	switch {
+	case err != nil:
+		return err
+	case len(dirs) > 0:
+		return standsIn(name, dirs)
+	case processes > 0 && mark != name:
+		return fmt.Errorf("%d processes of a lab %q run, and there is none in %s; end them with 'weft lab down%s', or take another --name",
+			processes, name, dir, flagsOf(name, dir))
 	}
 	return remove(ctx, name, dir)
 }
