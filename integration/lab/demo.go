@@ -48,7 +48,8 @@ func Demo(ctx context.Context, o Options, keep bool, p *Progress) (err error) {
 			return err
 		}
 	}
-	return l.failover(ctx, p)
+	// Its pods are others afterwards, which who keeps the lab wants to know.
+	return update(ctx, l.Dir, func(l *Lab) error { return l.failover(ctx, p) })
 }
 
 // show asks the service from one cluster and expects every answer to come from another.
