@@ -81,7 +81,7 @@ func (c *Cache) sync(ctx context.Context) (bool, error) {
 	known := gen.Store.Revision()
 	limited, cancel := context.WithTimeout(ctx, c.cfg.Patience)
 	defer cancel()
-	header, err := c.reads.wait(limited)
+	header, err := c.agreed(limited)
 	if err != nil || header.ClusterId != gen.upstream || header.Revision < known {
 		return false, ctx.Err()
 	}
@@ -105,6 +105,18 @@ func (c *Cache) sync(ctx context.Context) (bool, error) {
 			again.Reset(every)
 		case <-limited.Done():
 			return false, ctx.Err()
+		}
+	}
+}
+
+// agreed is how far the etcd is. That it refuses may be a connection that is being made anew, so it is
+// asked again for as long as ctx allows.
+func (c *Cache) agreed(ctx context.Context) (*pb.ResponseHeader, error) {
+	const shortest, longest = 5 * time.Millisecond, 100 * time.Millisecond
+	for wait := shortest; ; wait = min(2*wait, longest) {
+		header, err := c.reads.wait(ctx)
+		if err == nil || !pause(ctx, wait) {
+			return header, err
 		}
 	}
 }

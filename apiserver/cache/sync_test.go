@@ -8,6 +8,10 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/weft-net/weft/kvstore/kvstoretest"
 )
 
 // TestCache_AsksOnceForMany lets many wait for the etcd's word at the same time, and one member hang.
@@ -39,4 +43,38 @@ func TestCache_AsksOnceForMany(t *testing.T) {
 	}
 	f.Proxy.Thaw()
 	f.wantSynced(t)
+}
+
+// TestCache_RefusedReadsAreAskedAgain: a connection that ended is made anew before a read is answered with
+// what may be old, but no read waits for longer than it has patience.
+func TestCache_RefusedReadsAreAskedAgain(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name     string
+		patience time.Duration
+		refusals int
+		fresh    bool
+	}{
+		{"some", time.Minute, 3, true},
+		{"all", 50 * time.Millisecond, 1 << 30, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := &Cache{cfg: Config{Patience: tt.patience}.withDefaults()}
+			c.reads.init()
+			c.gen.Store(newGeneration(NewStore(History{}, 5, nil), 7, "", nil))
+			asked := 0
+			kvstoretest.Go(t, func(ctx context.Context) error {
+				return c.reads.run(ctx, func(context.Context) (*pb.ResponseHeader, error) {
+					if asked++; asked <= tt.refusals {
+						return nil, errors.New("refused")
+					}
+					return &pb.ResponseHeader{ClusterId: 7, Revision: 5}, nil
+				})
+			})
+			if fresh, err := c.Sync(t.Context()); fresh != tt.fresh || err != nil {
+				t.Errorf("fresh %t, %v; want %t", fresh, err, tt.fresh)
+			}
+		})
+	}
 }
