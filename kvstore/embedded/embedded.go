@@ -19,8 +19,10 @@ import (
 	"sync"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 )
@@ -141,6 +143,11 @@ func (s *Server) Config() Config { return s.cfg }
 
 // Endpoint is the client URL.
 func (s *Server) Endpoint() string { return s.cfg.ClientURL }
+
+// KV answers as the member does to clients without authentication, but for streams, and without a
+// connection: for tests that ask so often that messages would be most of the work. It is that of this
+// start of the member.
+func (s *Server) KV() pb.KVServer { return v3rpc.NewQuotaKVServer(s.etcd.Server) }
 
 // Err reports when the member broke by itself. It is closed by Stop.
 func (s *Server) Err() <-chan error { return s.etcd.Err() }
