@@ -4,9 +4,9 @@
 package apiserver
 
 import (
-	"errors"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -16,10 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -31,18 +30,25 @@ import (
 type oracle struct {
 	*fixture
 	r         *rand.Rand
-	etcd, api *grpc.ClientConn
+	etcd, api *side
+	wire      int   // one question in so many goes over a connection
 	rev       int64 // the newest
 	compacted int64
 	lease     clientv3.LeaseID
 	watches   []*pair
+	asked     []question // of the newest revision, and not compared yet
 }
 
 // pair is one watch of both.
 type pair struct {
 	req       *pb.WatchCreateRequest
 	etcd, api pb.Watch_WatchClient
+	want, got []*mvccpb.Event // what each was told so far
+	fresh     bool            // nothing was awaited of it yet
 }
+
+// watchesAtOnce is how many watches are open together: each is told all that happens.
+const watchesAtOnce = 12
 
 // period is how many questions lie between two restarts of the same thing, where there are so many.
 const period = 20_000
@@ -64,14 +70,16 @@ func seedOf(t testing.TB) uint64 {
 // TestServer_AnswersAsTheEtcd asks both at random. WEFT_SEED=N repeats a run that printed N,
 // WEFT_DIFFERENTIAL=N asks N questions.
 func TestServer_AnswersAsTheEtcd(t *testing.T) {
-	n := 3000 // what a test run has time for
+	n := 20_000
+	// Under the race detector the messages of a question take several times as long as its answers.
+	const wire = 20
 	if s := os.Getenv("WEFT_DIFFERENTIAL"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {
 			t.Fatalf("WEFT_DIFFERENTIAL: %v", err)
 		}
 	}
-	answersAsTheEtcd(t, seedOf(t), n)
+	answersAsTheEtcd(t, seedOf(t), n, wire)
 }
 
 // TestSoak_AnswersAsTheEtcd does so a million times where WEFT_SOAK is set.
@@ -79,13 +87,15 @@ func TestSoak_AnswersAsTheEtcd(t *testing.T) {
 	if os.Getenv("WEFT_SOAK") == "" {
 		t.Skip("WEFT_SOAK is not set")
 	}
-	answersAsTheEtcd(t, seedOf(t), 1_000_000)
+	answersAsTheEtcd(t, seedOf(t), 1_000_000, 1)
 }
 
 // answersAsTheEtcd writes at random, asks both n questions at random, and cuts connections, restarts both
 // and compacts between: but for the ids in the header, and for what an etcd forgot and the server still
-// knows, the answers are the same.
-func answersAsTheEtcd(t *testing.T, seed uint64, n int) {
+// knows, the answers are the same. What is asked between two changes is asked at once, one question in wire
+// over a connection and the others of what is behind it.
+func answersAsTheEtcd(t *testing.T, seed uint64, n, wire int) {
+	quick := func(c *Config) { c.Limits.Requests = 1e6 }
 	f := &fixture{Server: kvstoretest.Start(t, kvstoretest.Options{}), ca: kvstoretest.NewCA(t, "mesh")}
 	f.direct = f.Client()
 	f.tune = func(s *Server) {
@@ -96,9 +106,10 @@ func answersAsTheEtcd(t *testing.T, seed uint64, n int) {
 		}
 		s.cache = c
 	}
-	f.start(t, nil)
-	o := &oracle{fixture: f, r: rand.New(rand.NewPCG(seed, 0)), etcd: f.dialEtcd(t)}
-	o.dialAPI(t)
+	f.start(t, quick)
+	o := &oracle{fixture: f, r: rand.New(rand.NewPCG(seed, 0)), wire: wire}
+	o.reachEtcd(t)
+	o.reachAPI(t)
 	lease, err := f.direct.Etcd().Grant(t.Context(), 24*3600)
 	if err != nil {
 		t.Fatal(err)
@@ -106,18 +117,21 @@ func answersAsTheEtcd(t *testing.T, seed uint64, n int) {
 	o.lease = lease.ID
 	every := min(n, period)
 	for i := range n {
-		if o.rev == 0 || o.r.IntN(25) == 0 {
+		if o.rev == 0 || o.r.IntN(40) == 0 {
 			o.write(t)
 		}
-		switch o.r.IntN(12) {
-		case 0:
-			o.txn(t)
-		case 1:
-			o.stream(t)
+		switch o.r.IntN(24) {
+		case 0, 1:
+			o.ask(txnOf(o.txnRequest(2), o.r.IntN(o.wire) == 0))
+		case 2:
+			o.ask(streamOf(o.streamRequest()))
 		default:
-			o.read(t)
+			o.ask(rangeOf(o.rangeRequest(), o.r.IntN(o.wire) == 0))
 		}
-		if o.r.IntN(400) == 0 && len(o.watches) < 60 {
+		if o.r.IntN(400) == 0 {
+			if len(o.watches) == watchesAtOnce {
+				o.endWatches(t)
+			}
 			o.watch(t)
 		}
 		if o.r.IntN(1000) == 0 {
@@ -125,29 +139,52 @@ func answersAsTheEtcd(t *testing.T, seed uint64, n int) {
 		}
 		switch i % every {
 		case every / 3:
-			f.Proxy.Cut()
-			f.wantFresh(t)
+			o.compare(t)
+			f.wantNewWatch(t, f.Proxy.Cut)
 		case every / 2:
 			o.endWatches(t) // a restart ends the etcd's own
-			f.Kill()
-			f.Restart()
-			f.wantFresh(t)
-			o.etcd = f.dialEtcd(t)
+			f.wantNewWatch(t, func() {
+				f.Kill()
+				f.Restart()
+			})
+			o.reachEtcd(t)
 		case every * 5 / 6:
 			o.endWatches(t)
 			f.stop()
-			f.start(t, nil)
-			o.dialAPI(t)
+			f.start(t, quick)
+			o.reachAPI(t)
 		}
 	}
 	o.endWatches(t)
 }
 
-// dialAPI connects to the server. What its watches are told waits for a long time to be read here, so
-// the connection takes more than one of an agent does.
-func (o *oracle) dialAPI(t *testing.T) {
+// wantNewWatch waits until the server follows the etcd anew, after something that ends its watch.
+func (f *fixture) wantNewWatch(t *testing.T, end func()) {
 	t.Helper()
-	o.api = o.dial(t, "remote", grpc.WithInitialWindowSize(16<<20), grpc.WithInitialConnWindowSize(1<<30))
+	before := f.api.cache.Status().Watches
+	end()
+	kvstoretest.Eventually(t, func() string {
+		if f.api.cache.Status().Watches == before {
+			return "the server does not watch anew"
+		}
+		return ""
+	})
+	f.wantFresh(t)
+}
+
+// reachEtcd connects to the etcd.
+func (o *oracle) reachEtcd(t *testing.T) {
+	t.Helper()
+	o.etcd = &side{conn: o.dialEtcd(t), kv: o.Server.KV()}
+}
+
+// reachAPI connects to the server. What its watches are told waits for a long time to be read here, so
+// the connection takes more than one of an agent does.
+func (o *oracle) reachAPI(t *testing.T) {
+	t.Helper()
+	conn := o.dial(t, "remote", grpc.WithInitialWindowSize(16<<20), grpc.WithInitialConnWindowSize(1<<30))
+	cert := &x509.Certificate{Subject: pkix.Name{CommonName: "remote"}, NotAfter: time.Now().Add(24 * time.Hour)}
+	o.api = &side{conn: conn, kv: kvServer{Server: o.fixture.api}, as: &peer.Peer{AuthInfo: linkInfo{link: &link{cert: cert}}}}
 }
 
 func (o *oracle) key() string {
@@ -159,6 +196,7 @@ func (o *oracle) key() string {
 
 func (o *oracle) write(t *testing.T) {
 	t.Helper()
+	o.compare(t)
 	used := map[string]bool{}
 	var ops []clientv3.Op
 	for range 1 + o.r.IntN(4) {
@@ -186,6 +224,13 @@ func (o *oracle) compact(t *testing.T) {
 	at := max(1, o.rev-o.r.Int64N(20))
 	if at <= o.compacted {
 		return
+	}
+	o.compare(t)
+	// A watch that was not told everything yet would be ended by it.
+	for _, p := range o.watches {
+		if p.fresh {
+			o.tell(t, p)
+		}
 	}
 	if _, err := o.direct.Etcd().Compact(t.Context(), at); err != nil {
 		t.Fatal(err)
@@ -220,7 +265,7 @@ func (o *oracle) rangeRequest() *pb.RangeRequest {
 		r.SortOrder = pb.RangeRequest_SortOrder(o.r.IntN(3))
 		r.SortTarget = pb.RangeRequest_SortTarget(o.r.IntN(5))
 	}
-	r.KeysOnly, r.CountOnly = o.r.IntN(6) == 0, o.r.IntN(8) == 0
+	r.KeysOnly, r.CountOnly, r.Serializable = o.r.IntN(6) == 0, o.r.IntN(8) == 0, o.r.IntN(3) > 0
 	for _, to := range []*int64{&r.MinModRevision, &r.MaxModRevision, &r.MinCreateRevision, &r.MaxCreateRevision} {
 		if o.r.IntN(20) == 0 {
 			*to = max(0, o.rev-o.r.Int64N(40))
@@ -237,82 +282,19 @@ func (o *oracle) rangeRequest() *pb.RangeRequest {
 	return r
 }
 
-// same compares two answers to a request. A part of the history that the etcd forgot may still be
-// known by the server, which then looks at what comes behind it in a transaction.
-func (o *oracle) same(t *testing.T, req, want, got proto.Message, wantErr, gotErr error) {
-	t.Helper()
-	if errors.Is(rpctypes.Error(wantErr), rpctypes.ErrCompacted) &&
-		(gotErr == nil || errors.Is(rpctypes.Error(gotErr), rpctypes.ErrFutureRev)) {
-		return
+// streamRequest makes a random read that both can stream.
+func (o *oracle) streamRequest() *pb.RangeRequest {
+	r := o.rangeRequest()
+	if r.Limit < 0 {
+		r.Limit = 0 // makes etcd ask for chunks without end
 	}
-	if fmt.Sprint(status.Convert(wantErr)) != fmt.Sprint(status.Convert(gotErr)) {
-		t.Fatalf("%v\netcd:   %v\nserver: %v", req, wantErr, gotErr)
+	if r.SortOrder == pb.RangeRequest_NONE {
+		r.SortTarget = pb.RangeRequest_KEY // by another etcd sorts each chunk, and repeats keys
 	}
-	if wantErr != nil {
-		return
-	}
-	type headed interface{ GetHeader() *pb.ResponseHeader }
-	for _, m := range []proto.Message{want, got} {
-		if h := m.(headed).GetHeader(); h != nil {
-			h.ClusterId, h.MemberId, h.RaftTerm = 0, 0, 0
-		}
-	}
-	a, err := proto.MarshalOptions{Deterministic: true}.Marshal(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(got)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(a) != string(b) {
-		t.Fatalf("%v (-etcd +server):\n%s", req, cmp.Diff(want, got, protocmp.Transform()))
-	}
+	return r
 }
 
-func (o *oracle) read(t *testing.T) {
-	t.Helper()
-	req := o.rangeRequest()
-	want, wantErr := pb.NewKVClient(o.etcd).Range(t.Context(), req)
-	got, gotErr := pb.NewKVClient(o.api).Range(t.Context(), req)
-	o.same(t, req, want, got, wantErr, gotErr)
-}
-
-// stream compares what the messages of a streamed read make together.
-func (o *oracle) stream(t *testing.T) {
-	t.Helper()
-	req := o.rangeRequest()
-	if req.Limit < 0 {
-		req.Limit = 0 // makes etcd ask for chunks without end
-	}
-	if req.SortOrder == pb.RangeRequest_NONE {
-		req.SortTarget = pb.RangeRequest_KEY // by another etcd sorts each chunk, and repeats keys
-	}
-	all := func(c *grpc.ClientConn) (*pb.RangeResponse, error) {
-		st, err := pb.NewKVClient(c).RangeStream(t.Context(), proto.Clone(req).(*pb.RangeRequest))
-		if err != nil {
-			return nil, err
-		}
-		out := &pb.RangeResponse{}
-		for {
-			m, err := st.Recv()
-			if errors.Is(err, io.EOF) {
-				return out, nil
-			}
-			if err != nil {
-				return nil, err
-			}
-			kvs := append(out.Kvs, m.RangeResponse.Kvs...)
-			out = m.RangeResponse
-			out.Kvs = kvs
-		}
-	}
-	want, wantErr := all(o.etcd)
-	got, gotErr := all(o.api)
-	o.same(t, req, want, got, wantErr, gotErr)
-}
-
-func (o *oracle) compare() *pb.Compare {
+func (o *oracle) comparison() *pb.Compare {
 	c := &pb.Compare{
 		Key: []byte(o.key()), Result: pb.Compare_CompareResult(o.r.IntN(4)), Target: pb.Compare_CompareTarget(o.r.IntN(5)),
 	}
@@ -338,7 +320,7 @@ func (o *oracle) compare() *pb.Compare {
 func (o *oracle) txnRequest(depth int) *pb.TxnRequest {
 	r := &pb.TxnRequest{}
 	for range o.r.IntN(3) {
-		r.Compare = append(r.Compare, o.compare())
+		r.Compare = append(r.Compare, o.comparison())
 	}
 	for _, ops := range []*[]*pb.RequestOp{&r.Success, &r.Failure} {
 		for range o.r.IntN(3) {
@@ -355,18 +337,10 @@ func (o *oracle) txnRequest(depth int) *pb.TxnRequest {
 	return r
 }
 
-func (o *oracle) txn(t *testing.T) {
-	t.Helper()
-	req := o.txnRequest(2)
-	want, wantErr := pb.NewKVClient(o.etcd).Txn(t.Context(), req)
-	got, gotErr := pb.NewKVClient(o.api).Txn(t.Context(), req)
-	o.same(t, req, want, got, wantErr, gotErr)
-}
-
 // watch begins the same watch at both.
 func (o *oracle) watch(t *testing.T) {
 	t.Helper()
-	p := &pair{etcd: openWatch(t, o.etcd), api: openWatch(t, o.api)}
+	p := &pair{etcd: openWatch(t, o.etcd.conn), api: openWatch(t, o.api.conn), fresh: true}
 	p.req = &pb.WatchCreateRequest{
 		Key: []byte("cilium/state/"), RangeEnd: []byte("cilium/state0"), PrevKv: o.r.IntN(2) == 0, Fragment: o.r.IntN(2) == 0,
 		StartRevision: max(o.compacted+1, o.rev-o.r.Int64N(60)),
@@ -387,11 +361,11 @@ func (o *oracle) watch(t *testing.T) {
 	if string(p.req.RangeEnd) == "cilium/.heartbeat" {
 		return // beyond the rights
 	}
-	o.read(t) // both are at the newest revision then
+	o.compare(t) // both are at the newest revision then
 	send(t, p.etcd, p.req)
 	send(t, p.api, p.req)
 	want, got := next(t, p.etcd), next(t, p.api)
-	o.same(t, p.req, want, got, nil, nil)
+	same(t, p.req, want, got, nil, nil)
 	if !want.Canceled {
 		o.watches = append(o.watches, p)
 	}
@@ -400,39 +374,43 @@ func (o *oracle) watch(t *testing.T) {
 // endWatches compares what all watches were told.
 func (o *oracle) endWatches(t *testing.T) {
 	t.Helper()
+	o.compare(t)
 	if len(o.watches) == 0 {
 		return
 	}
-	for i, p := range o.watches {
-		// Something that each of them is told last, whatever its filters.
-		key := string(p.req.Key)
-		if len(p.req.RangeEnd) > 0 {
-			key += "!"
-		}
-		var end int64
-		for range 2 {
-			end = o.Put(o.direct, key, fmt.Sprint("end", i))
-			o.rev = end
-			if len(p.req.Filters) > 0 {
-				resp, err := o.direct.Etcd().Delete(t.Context(), key)
-				if err != nil {
-					t.Fatal(err)
-				}
-				end, o.rev = resp.Header.Revision, resp.Header.Revision
-			}
-		}
-		if len(p.req.Filters) == 2 {
-			continue // is told nothing
-		}
-		if len(p.req.Filters) == 1 && p.req.Filters[0] == pb.WatchCreateRequest_NODELETE {
-			end--
-		}
-		want, got := told(t, p.etcd, end), told(t, p.api, end)
-		if !proto.Equal(&pb.WatchResponse{Events: want}, &pb.WatchResponse{Events: got}) {
-			t.Fatalf("%v (-etcd +server):\n%s", p.req, cmp.Diff(want, got, protocmp.Transform()))
+	for _, p := range o.watches {
+		o.tell(t, p)
+		if !proto.Equal(&pb.WatchResponse{Events: p.want}, &pb.WatchResponse{Events: p.got}) {
+			t.Fatalf("%v (-etcd +server):\n%s", p.req, cmp.Diff(p.want, p.got, protocmp.Transform()))
 		}
 	}
 	o.watches = nil
+}
+
+// tell lets something happen that a watch is told of whatever its filters, and awaits that. One that has
+// both filters is told nothing.
+func (o *oracle) tell(t *testing.T, p *pair) {
+	t.Helper()
+	p.fresh = false
+	if len(p.req.Filters) == 2 {
+		return
+	}
+	key := string(p.req.Key)
+	if len(p.req.RangeEnd) > 0 {
+		key += "!"
+	}
+	through := o.Put(o.direct, key, fmt.Sprint("end", o.rev))
+	o.rev = through
+	if len(p.req.Filters) > 0 {
+		resp, err := o.direct.Etcd().Delete(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.rev = resp.Header.Revision; p.req.Filters[0] == pb.WatchCreateRequest_NOPUT {
+			through = o.rev
+		}
+	}
+	p.want, p.got = append(p.want, told(t, p.etcd, through)...), append(p.got, told(t, p.api, through)...)
 }
 
 // told returns the events of a stream up to a revision.
