@@ -57,6 +57,8 @@ type Config struct {
 	// goes at once for half a minute, and would for much longer if the store changed meanwhile. Default
 	// 90 s.
 	HoldLinger time.Duration
+	// File keeps what is served of a store that was lost, over restarts. Empty: in memory only.
+	File string
 }
 
 func (c Config) withDefaults() Config {
@@ -134,6 +136,7 @@ type Cache struct {
 	unread    bool          // the history of the first list is still to be fetched
 	over      time.Time     // since when the hold could end; zero: it could not
 	waited    time.Duration // how long the last view of a lost store was served while the etcd answered
+	kept      keptView
 
 	mu     sync.Mutex
 	status Status
@@ -206,6 +209,7 @@ func (c *Cache) Run(ctx context.Context) error {
 
 // follow goes round: connect, prove, follow, until something ends it.
 func (c *Cache) follow(ctx context.Context) error {
+	c.recall()
 	const shortest, longest = 100 * time.Millisecond, 3 * time.Second
 	for wait := shortest; ; wait = min(2*wait, longest) {
 		before := c.Status().Heard
@@ -280,6 +284,7 @@ func (c *Cache) session(ctx context.Context) error {
 		}
 	}
 
+	c.keepAgain(gen, time.Time{})
 	if gen.held != nil {
 		if err := c.listenOwners(ctx, st, gen.held); err != nil {
 			return err
@@ -334,7 +339,7 @@ func (c *Cache) listen(ctx context.Context, st *stream, gen *Generation, message
 			if time.Since(last) > 3*c.cfg.Probe {
 				return errSilent
 			}
-			if err := c.watchHeld(gen.held, c.cfg.Probe); err != nil {
+			if err := c.watchHeld(gen, c.cfg.Probe); err != nil {
 				return err
 			}
 			if err := st.askProgress(); err != nil {
@@ -384,5 +389,6 @@ func (c *Cache) relist(ctx context.Context) error {
 	gen.from = gen.Store.base
 	c.publishUnread(gen)
 	c.holds(gen.held)
+	c.keep(gen, time.Time{})
 	return errors.New("the store was listed anew")
 }

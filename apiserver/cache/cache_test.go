@@ -46,6 +46,13 @@ func newFixture(t *testing.T, cfg Config, before func(*fixture)) *fixture {
 // start runs a cache until the test ends, and waits for its first list.
 func (f *fixture) start(t *testing.T, cfg Config) {
 	t.Helper()
+	f.run(t, cfg)
+	f.wantConnected(t)
+}
+
+// run runs a cache until the test ends, and waits until it serves anything.
+func (f *fixture) run(t *testing.T, cfg Config) {
+	t.Helper()
 	cfg.Cluster, cfg.PageSize = "east", 50
 	if cfg.Probe == 0 {
 		cfg.Probe = 100 * time.Millisecond
@@ -60,7 +67,6 @@ func (f *fixture) start(t *testing.T, cfg Config) {
 	}
 	f.stop = kvstoretest.Go(t, c.Run)
 	<-c.Ready()
-	f.wantConnected(t)
 }
 
 func (f *fixture) wantConnected(t *testing.T) {

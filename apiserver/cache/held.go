@@ -36,6 +36,7 @@ type held struct {
 	ready  time.Time     // nothing goes before: who follows this store has to have listed it
 	empty  time.Time     // since when nothing is held; zero: something is
 	waited time.Duration // while the etcd answered
+	went   int64         // the last revision at which any went
 }
 
 // leaving is that the rows of an owner go, all if it has no name, from a revision on.

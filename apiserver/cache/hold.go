@@ -42,6 +42,7 @@ func (c *Cache) hold(ctx context.Context) error {
 	if first {
 		c.log.Warn("the store is not the one that was known; its last view is served until it is known what became of it",
 			"revision", gen.Store.Revision(), "nodes", nodes)
+		c.keep(gen, c.Status().Holding)
 	}
 	successor := false
 	for at := time.Now(); ; {
@@ -60,6 +61,7 @@ func (c *Cache) hold(ctx context.Context) error {
 			break
 		}
 		c.heard(time.Now())
+		c.keepAgain(gen, c.Status().Holding)
 		if !pause(ctx, c.cfg.Probe) {
 			return ctx.Err()
 		}
@@ -88,6 +90,7 @@ func (c *Cache) replace(ctx context.Context, last *held) error {
 	}
 	c.publishUnread(next)
 	c.holds(next.held)
+	c.keep(next, time.Time{})
 	return errReplaced
 }
 
@@ -189,6 +192,7 @@ func (w watched) gone(revision int64, keys []string) []*mvccpb.Event {
 		evs[i] = &mvccpb.Event{Type: mvccpb.Event_DELETE, Kv: &mvccpb.KeyValue{Key: []byte(key), ModRevision: revision}}
 	}
 	if h := w.gen.held; len(keys) > 0 {
+		h.went = revision
 		w.c.log.Info("held rows let go", "rows", len(keys), "left", len(h.rows), "silent", h.silent())
 		w.c.holds(h)
 	}
@@ -197,13 +201,15 @@ func (w watched) gone(revision int64, keys []string) []*mvccpb.Event {
 
 // watchHeld lets time pass for what is held. The error is errSettled when nothing is for long enough that
 // everybody has seen the last of it go.
-func (c *Cache) watchHeld(h *held, passed time.Duration) error {
+func (c *Cache) watchHeld(gen *Generation, passed time.Duration) error {
+	h := gen.held
 	if h == nil {
 		return nil
 	}
 	now := time.Now()
 	h.wait(passed, c.cfg.HoldLimit, now)
 	c.holds(h)
+	c.keepAgain(gen, time.Time{})
 	if !h.empty.IsZero() && now.Sub(h.empty) >= c.cfg.HoldLinger+c.cfg.HoldLonger {
 		return errSettled
 	}
