@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
 	"time"
 
 	"github.com/weft-net/weft/apiserver/cache"
@@ -41,7 +42,7 @@ type Config struct {
 	Etcd    string // etcd client file of the cluster's store
 	// ClusterID and MaxClusters (255 or 511) are ours, MeshDir the directory of etcd client files of the
 	// other clusters, which are copied into our store; empty: none is. StateDir keeps by what their stores
-	// are known again; empty: in memory only.
+	// are known again, and what is served of our own when it was lost; empty: in memory only.
 	ClusterID         uint32
 	MaxClusters       uint32
 	MeshDir, StateDir string
@@ -78,6 +79,15 @@ func (c Config) turn() time.Duration {
 		}
 	}
 	return time.Duration(before) * betweenTurns
+}
+
+// cache is how the store is held in memory.
+func (c Config) cache() cache.Config {
+	cc := cache.Config{Cluster: c.Cluster, History: c.History, HoldLonger: c.turn()}
+	if c.StateDir != "" {
+		cc.File = filepath.Join(c.StateDir, "view")
+	}
+	return cc
 }
 
 // DefaultConfig returns a Config that lacks names, files, addresses and replicas.

@@ -75,8 +75,23 @@ func (o owned) says(owner string, epoch int) {
 
 // TestServer_OwnersDeleteInHold follows a cluster as another one's agent does, through an API server with
 // the certificate of a remote, while its etcd is wiped: no row goes that nobody deleted, and what its
-// owner does not bring back, or deletes, goes by the owner's word and not by a limit.
+// owner does not bring back, or deletes, goes by the owner's word and not by a limit. So it is with a server
+// that is started anew meanwhile.
 func TestServer_OwnersDeleteInHold(t *testing.T) {
+	t.Run("one-server", func(t *testing.T) { ownersDeleteInHold(t, func(*fixture, func(*Config)) {}) })
+	t.Run("restarted", func(t *testing.T) {
+		ownersDeleteInHold(t, func(f *fixture, edit func(*Config)) {
+			f.stop()
+			f.serve(t, edit)
+		})
+	})
+}
+
+func ownersDeleteInHold(t *testing.T, restart func(*fixture, func(*Config))) {
+	t.Helper()
+	t.Parallel()
+	state := t.TempDir()
+	edit := func(c *Config) { c.StateDir = state }
 	f := &fixture{Server: kvstoretest.Start(t, kvstoretest.Options{}), ca: kvstoretest.NewCA(t, "mesh")}
 	f.direct = f.Client()
 	o := owned{t, f}
@@ -85,15 +100,15 @@ func TestServer_OwnersDeleteInHold(t *testing.T) {
 	o.node(1, 1, 2, 3)
 	o.node(2, 1, 2)
 	f.tune = func(s *Server) {
-		c, err := cache.New(kvstoretest.NewClient(t, f.ProxyConfig()), cache.Config{
-			Cluster: "east", Probe: 100 * time.Millisecond, HoldGrace: time.Second, HoldLinger: time.Second,
-		}, kvstoretest.Log(t))
+		cfg := s.cfg.cache()
+		cfg.Probe, cfg.HoldGrace, cfg.HoldLinger = 100*time.Millisecond, time.Second, time.Second
+		c, err := cache.New(kvstoretest.NewClient(t, f.ProxyConfig()), cfg, kvstoretest.Log(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.cache = c
 	}
-	f.start(t, nil)
+	f.start(t, edit)
 
 	cfg := kvstore.DefaultConfig()
 	cfg.Endpoints, cfg.CAFile = []string{"https://" + f.address}, f.ca.File
@@ -144,6 +159,8 @@ func TestServer_OwnersDeleteInHold(t *testing.T) {
 		return ""
 	})
 	want(rows)
+	restart(f, edit)
+	want(rows)
 	lost := f.api.cache.Generation()
 	o.epoch(2)
 	<-lost.Done()
@@ -154,6 +171,9 @@ func TestServer_OwnersDeleteInHold(t *testing.T) {
 	o.says("n1", 2)
 	delete(rows, addressOf(1, 3))
 	want(rows)
+	restart(f, edit)
+	f.wantFresh(t)
+	want(rows)
 	f.Delete(f.direct, schema.IPsPrefix+"10.1.1.2")
 	delete(rows, addressOf(1, 2))
 	want(rows)
@@ -161,7 +181,7 @@ func TestServer_OwnersDeleteInHold(t *testing.T) {
 		t.Errorf("held %+v while a node is silent", st.Held)
 	}
 
-	o.node(2, 1, 2)
+	o.node(2, 1) // one fewer
 	o.says("n2", 2)
 	o.says(schema.OperatorOwner, 2)
 	kvstoretest.Eventually(t, func() string {
@@ -172,6 +192,7 @@ func TestServer_OwnersDeleteInHold(t *testing.T) {
 		return ""
 	})
 	f.wantFresh(t)
+	delete(rows, addressOf(2, 2))
 	want(rows)
 	if lists := guard.Status().Generation; lists < 3 {
 		t.Errorf("the agent is of generation %d: it did not see the store change", lists)

@@ -48,8 +48,15 @@ func newFixture(t testing.TB, edit func(*Config)) *fixture {
 	return f
 }
 
-// start runs an API server until the test ends.
+// start runs an API server until the test ends, which follows the etcd.
 func (f *fixture) start(t testing.TB, edit func(*Config)) {
+	t.Helper()
+	f.serve(t, edit)
+	f.wantFresh(t)
+}
+
+// serve runs an API server until the test ends, which serves something.
+func (f *fixture) serve(t testing.TB, edit func(*Config)) {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.Name, cfg.Cluster, cfg.Etcd, cfg.Listen = "east-1", "east", "etcd.yaml", f.address
@@ -80,7 +87,6 @@ func (f *fixture) start(t testing.TB, edit func(*Config)) {
 	case <-t.Context().Done():
 		t.Fatal("the server is not ready")
 	}
-	f.wantFresh(t)
 }
 
 // wantFresh waits until the server follows the etcd.

@@ -71,7 +71,7 @@ func New(cfg Config, client *kvstore.Client, registry prometheus.Registerer, log
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	c, err := cache.New(client, cache.Config{Cluster: cfg.Cluster, History: cfg.History, HoldLonger: cfg.turn()}, log)
+	c, err := cache.New(client, cfg.cache(), log)
 	if err != nil {
 		return nil, err
 	}
