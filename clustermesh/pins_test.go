@@ -190,3 +190,34 @@ func TestClaims_Pinned(t *testing.T) {
 		t.Error("a pin that was taken back claims")
 	}
 }
+
+// What a remote declares beside its pin has none of the pin's precedence: of two that claim it the lower id
+// has it, and never against a pin.
+func TestClaims_BesideThePin(t *testing.T) {
+	c := newClaims("own", map[string]Pin{
+		"far":  {ID: 5, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}},
+		"near": {ID: 9, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}},
+	})
+	declare := func(cluster string, id uint32, cidr string) {
+		c.set(schema.NodeKey{Cluster: cluster, Name: "n1"}, schema.Node{ClusterID: id, PodCIDRs: []netip.Prefix{netip.MustParsePrefix(cidr)}})
+	}
+	declare("far", 5, "10.7.0.0/16")
+	declare("other", 3, "10.7.1.0/24")
+	for _, tt := range []struct {
+		cluster string
+		id      uint32
+		cidr    string
+		owner   string // "": it is its own
+	}{
+		{"far", 5, "10.5.1.0/24", ""},
+		{"far", 5, "10.7.2.0/24", ""},
+		{"far", 5, "10.7.1.0/24", "other"},
+		{"far", 5, "10.9.1.0/24", "near"},
+		{"other", 3, "10.7.1.0/24", ""},
+		{"other", 3, "10.5.1.0/24", "far"},
+	} {
+		if owner, _, _ := c.conflict(tt.cluster, tt.id, netip.MustParsePrefix(tt.cidr)); owner != tt.owner {
+			t.Errorf("%s of %s belongs to %q, want %q", tt.cidr, tt.cluster, owner, tt.owner)
+		}
+	}
+}
