@@ -27,10 +27,10 @@ func (m *Mesh) remember(ctx context.Context) error {
 }
 
 // withCopies adds to the remotes that have a file those that only a copy in our own store names. A
-// remote that is known by its copy goes when the mirror says that it takes the copy away, or somebody
-// had it forgotten, or it has left: that the copy is not there may be a loss of our store. One that an
-// earlier run knew goes also if our store is the one it was, has no copy of it, and does not say that it
-// has joined.
+// remote that is known by its copy goes when the mirror takes the copy away, as ours says and Cilium's
+// shows, or somebody had it forgotten, or it has left: that the copy is not there may be a loss of our
+// store. One that an earlier run knew goes also if our store is the one it was, has no copy of it, and does
+// not say that it has joined.
 func (m *Mesh) withCopies(files map[string]file) map[string]file {
 	if m.views == nil {
 		return files

@@ -93,7 +93,7 @@ func TestMesh_NamedByItsCopy(t *testing.T) {
 	b.noRemote()
 }
 
-// A copy of which nobody says whether it went on purpose makes no remote, nor does one that is going.
+// A copy that is going makes no remote.
 func TestMesh_CopiesThatNameNobody(t *testing.T) {
 	t.Parallel()
 	b, c := newCopied(t)
@@ -104,10 +104,47 @@ func TestMesh_CopiesThatNameNobody(t *testing.T) {
 	c.del(schema.MirrorsPrefix + "far")
 	c.del(schema.ClusterConfigPrefix + "far")
 	b.noRemote()
-	c.config(schema.ClusterConfig{ID: 2, SyncedCanaries: true, Cached: true})
-	b.always("another's copy", func() bool { return len(b.mesh.Status().Remotes) == 0 })
 	c.says(going())
+	kvstoretest.Eventually(t, func() string {
+		if b.mesh.views.copyOf("far").By == "" {
+			return "not heard"
+		}
+		return ""
+	})
+	c.config(schema.ClusterConfig{ID: 2, SyncedCanaries: true, Cached: true})
 	b.always("one that is going", func() bool { return len(b.mesh.Status().Remotes) == 0 })
+}
+
+// A remote that only a copy of Cilium's mirror names, which speaks of nothing, goes as that takes the copy
+// away: the cluster-config first, and all else minutes later. A store that lost all of it says nothing.
+func TestMesh_NamedByACopyOfCilium(t *testing.T) {
+	t.Parallel()
+	b, c := newCopied(t)
+	mirrored := func() {
+		c.fillAs(farCopy, 2)
+		c.complete()
+		c.del(schema.MirrorsPrefix + "far")
+		b.wantRows("far", one)
+		b.reads(true)
+	}
+	mirrored()
+	if !b.remote("far").NoFile {
+		t.Error("it has a file")
+	}
+	all := []clientv3.Op{
+		clientv3.OpDelete(schema.SyncedPrefix, clientv3.WithPrefix()), clientv3.OpDelete(schema.CachePrefix, clientv3.WithPrefix()),
+		clientv3.OpDelete(schema.ClusterConfigPrefix + "far"),
+	}
+	c.Commit(c.client, all...)
+	b.phase("far", PhaseConnecting, "our own store has no complete copy of it")
+	b.always("a copy that is lost takes nothing", func() bool { return b.rows("far") == one })
+	mirrored()
+
+	c.del(schema.ClusterConfigPrefix + "far")
+	b.noRemote()
+	c.Commit(c.client, all...)
+	b.always("it is gone", func() bool { return len(b.mesh.Status().Remotes) == 0 })
+	mirrored()
 }
 
 // Who removes the file of a remote does not wait for its copy; a file that comes back is followed.

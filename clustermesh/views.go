@@ -26,6 +26,10 @@ const mirrorSilence = 3 * time.Minute
 // themselves. It answers within milliseconds, or is away.
 const viewsGrace = time.Second
 
+// drainSkew is how long after a cluster-config the marks of its copy have to stand to be more than a
+// deletion of both that one of two watches is behind with. Cilium's mirror leaves them for 3 minutes.
+const drainSkew = 2 * time.Second
+
 // views are the copies of remotes in our own store: which there are, and what the mirror says of them.
 type views struct {
 	own     string
@@ -39,8 +43,9 @@ type views struct {
 
 	mu      sync.Mutex
 	said    map[string]saying
-	ended   map[string]bool // remotes whose copy went on purpose, and did not come back
-	changed chan struct{}   // closed and replaced when a copy may have come or gone
+	ended   map[string]bool      // remotes whose copy went on purpose, and did not come back
+	lost    map[string]time.Time // when the cluster-config of a copy was first missed, while it is
+	changed chan struct{}        // closed and replaced when a copy may have come or gone
 }
 
 // saying is the row of a copy, and when it was heard by our clock. One that was there at the first look may
@@ -61,7 +66,7 @@ func newViews(own string, c *kvstore.Client, follow kvstore.WatchConfig, renamed
 		marks:   state.NewTable[string]("synced-marks", state.Equal[string]),
 		rows:    state.NewTable[string]("mirrors", state.Equal[schema.Mirror]),
 		forgets: state.NewTable[string]("forgets", state.Equal[schema.Forget]),
-		said:    map[string]saying{}, ended: map[string]bool{}, changed: make(chan struct{}),
+		said:    map[string]saying{}, ended: map[string]bool{}, lost: map[string]time.Time{}, changed: make(chan struct{}),
 	}
 	follow.Source, follow.Guard = ownStore, nil
 	configs := kvstore.NewWatch(c, schema.ClusterConfigs(), v.configs, follow, log)
@@ -88,9 +93,17 @@ func (v *views) tell(ctx context.Context) error {
 	defer configs.Close()
 	defer marks.Close()
 	return state.Derive(ctx, nil, "", func() error {
-		configs.Next(0)
+		changes := configs.Next(0)
 		marks.Next(0)
 		v.mu.Lock()
+		for _, c := range changes {
+			switch _, missed := v.lost[c.Key]; {
+			case !c.Deleted:
+				delete(v.lost, c.Key)
+			case c.Value.Cached && !missed:
+				v.lost[c.Key] = c.Changed
+			}
+		}
 		close(v.changed)
 		v.changed = make(chan struct{})
 		v.mu.Unlock()
@@ -141,15 +154,14 @@ func (v *views) heard(rows []state.Change[string, schema.Mirror], forgets []stat
 	return news
 }
 
-// named are the remotes of which our store has a copy that our mirror speaks of, and whether it is about
-// to take it away. Of copies that others make nobody says whether they went on purpose: these name nobody.
+// named are the remotes of which our store has a copy, and whether our mirror is about to take it away.
 func (v *views) named() map[string]bool {
 	names := map[string]bool{}
 	for row := range v.configs.All() {
 		v.mu.Lock()
-		said, ok := v.said[row.Key]
+		said := v.said[row.Key]
 		v.mu.Unlock()
-		if ok && row.Value.Cached && row.Key != v.own && schema.CheckClusterName(row.Key) == nil {
+		if row.Value.Cached && row.Key != v.own && schema.CheckClusterName(row.Key) == nil {
 			names[row.Key] = !said.Removed.IsZero()
 		}
 	}
@@ -159,8 +171,27 @@ func (v *views) named() map[string]bool {
 // over tells whether a copy went, or goes, on purpose.
 func (v *views) over(cluster string) bool {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.ended[cluster]
+	ended, lost := v.ended[cluster], v.lost[cluster]
+	_, ours := v.said[cluster]
+	v.mu.Unlock()
+	return ended || !ours && !lost.IsZero() && v.drains(cluster, lost)
+}
+
+// drains tells whether Cilium's mirror, which speaks of nothing, takes away a copy whose cluster-config is
+// missed since a time: that goes three minutes before the marks of the copy do. A store that was lost has
+// neither, and of one that was set back the mirror writes both again.
+func (v *views) drains(cluster string, since time.Time) bool {
+	confirmed := false
+	for _, s := range v.marks.Sources() {
+		confirmed = confirmed || s.Source == ownStore && s.Confirmed.After(since.Add(drainSkew))
+	}
+	// Looked for after that: a mark that stands now stood in the store when it confirmed.
+	for _, r := range resources() {
+		if _, stands := v.marks.Get(strings.TrimPrefix(schema.SyncedKey(cluster, r, true), schema.SyncedPrefix)); stands {
+			return confirmed
+		}
+	}
+	return false
 }
 
 // known tells whether our store has said which copies there are.
