@@ -20,10 +20,10 @@ const (
 	// has some minutes of its history, and tells a server that is started anew what happened since.
 	keepOften = 2 * time.Minute
 	// keepRarely is how soon it is whatever happened.
-	keepRarely = time.Hour
-	// keepLongest is how old a view may be that is served after a start: in a day a number that rests is
-	// given out again, and a row may mean something else.
-	keepLongest = 24 * time.Hour
+	keepRarely = 10 * time.Minute
+	// keepLongest is how old a view may be that is served after a start. It is for restarts: after longer
+	// than that what went meanwhile would come back, and nodes be waited for that are gone.
+	keepLongest = time.Hour
 )
 
 // keptView is when a view was kept, and how many rows were held then.

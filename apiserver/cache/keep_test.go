@@ -144,7 +144,7 @@ func TestCache_RefusesOddViews(t *testing.T) {
 	}{
 		"another-cluster": {func(h *viewHeader) { h.Cluster = "west" }, false},
 		"another-range":   {func(h *viewHeader) { h.Prefix = "weft/" }, false},
-		"old":             {func(h *viewHeader) { h.At = h.At.Add(-25 * time.Hour) }, false},
+		"old":             {func(h *viewHeader) { h.At = h.At.Add(-61 * time.Minute) }, false},
 		"torn":            {func(*viewHeader) {}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
