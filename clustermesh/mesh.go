@@ -43,6 +43,8 @@ type Mesh struct {
 
 	// poke holds a token when the directory is to be looked at again.
 	poke chan struct{}
+	// repinned holds a token when a remote is held to something else, so that all is to be judged again.
+	repinned chan struct{}
 
 	mu      sync.Mutex
 	remotes map[string]*remote
@@ -88,6 +90,7 @@ func New(cfg Config, tables Tables, reg prometheus.Registerer, log *slog.Logger)
 		removed:   make(map[string]bool),
 		remotes:   make(map[string]*remote),
 		poke:      make(chan struct{}, 1),
+		repinned:  make(chan struct{}, 1),
 	}
 	m.own = newOwnIPs(cfg.Cluster, m.claims, tables.Nodes, cfg.Relist)
 	if cfg.Own != nil {
@@ -304,6 +307,11 @@ func (m *Mesh) followClaims(ctx context.Context) error {
 			if err != nil {
 				return nil // ctx ended
 			}
+		case <-m.repinned:
+			cancel()
+			<-woken
+			m.judgeAgain()
+			late.Reset(time.Second)
 		case <-late.C:
 			cancel()
 			<-woken
@@ -365,8 +373,13 @@ func (m *Mesh) Status() Status {
 	}
 	m.mu.Unlock()
 	slices.SortFunc(remotes, func(a, b *remote) int { return strings.Compare(a.name, b.name) })
+	beside := m.claims.besides() // one walk over all nodes, for all remotes
 	for _, r := range remotes {
-		st.Remotes = append(st.Remotes, r.status())
+		rs := r.status()
+		if rs.Pin != nil {
+			rs.Pin.Beside = beside[r.name]
+		}
+		st.Remotes = append(st.Remotes, rs)
 	}
 	return st
 }

@@ -90,7 +90,10 @@ func (m *Mesh) pin(name string, p schema.Peer) {
 	}
 	if m.claims.pin(name, pin) {
 		m.log.Info("remote cluster pinned", "cluster", name, "cluster_id", pin.ID, "pod_cidrs", pin.PodCIDRs)
-		m.judgeAgain()
+		select {
+		case m.repinned <- struct{}{}: // all is judged again, once for many pins
+		default:
+		}
 	}
 	m.ids.pin(name, pin.ID)
 	m.lookAgain()
@@ -136,23 +139,34 @@ func (c *claims) pin(name string, pin Pin) (changed bool) {
 	return true
 }
 
-// pinned returns with what a remote has joined, and which pod CIDRs its nodes declare beside those.
-func (c *claims) pinned(name string) (pin Pin, beside []netip.Prefix, found bool) {
+// pinned returns with what a remote has joined.
+func (c *claims) pinned(name string) (pin Pin, found bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if pin, found = c.pins[name]; !found || len(pin.PodCIDRs) == 0 {
-		return pin, nil, found
-	}
+	pin, found = c.pins[name]
+	return pin, found
+}
+
+// besides are the pod CIDRs that the nodes of pinned remotes declare beside those that these have joined
+// with, by remote.
+func (c *claims) besides() map[string][]netip.Prefix {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	all := map[string][]netip.Prefix{}
 	for key, n := range c.nodes {
-		if key.Cluster != name || key.Name == "" {
+		pin, found := c.pins[key.Cluster]
+		if !found || len(pin.PodCIDRs) == 0 || key.Name == "" {
 			continue
 		}
 		for _, p := range n.podCIDRs {
 			if !slices.ContainsFunc(pin.PodCIDRs, func(q netip.Prefix) bool { return q.Bits() <= p.Bits() && q.Overlaps(p) }) {
-				beside = append(beside, p)
+				all[key.Cluster] = append(all[key.Cluster], p)
 			}
 		}
 	}
-	slices.SortFunc(beside, comparePrefixes)
-	return pin, slices.Compact(beside), true
+	for name, beside := range all {
+		slices.SortFunc(beside, comparePrefixes)
+		all[name] = slices.Compact(beside)
+	}
+	return all
 }

@@ -171,9 +171,9 @@ func TestClaims_Pinned(t *testing.T) {
 	declare("far", "n2", "10.3.1.0/24", "10.4.0.0/16")
 	declare("any", "n1", "10.9.0.0/24")
 	for name, want := range map[string]string{"far": "10.3.1.0/24 10.4.0.0/16 fd00::/64", "any": "", "nobody": ""} {
-		pin, beside, found := c.pinned(name)
+		pin, found := c.pinned(name)
 		var got []string
-		for _, p := range beside {
+		for _, p := range c.besides()[name] {
 			got = append(got, p.String())
 		}
 		if text := strings.Join(got, " "); text != want || found != (name != "nobody") || found == (pin.ID == 0) {

@@ -382,7 +382,7 @@ func recheck[K comparable, V any](r *remote, row state.Row[K, V], of func(*sessi
 	}
 }
 
-// status tells how the remote stands.
+// status tells how the remote stands, but for what it declares beside its pin.
 func (r *remote) status() RemoteStatus {
 	r.mu.Lock()
 	st := RemoteStatus{
@@ -403,8 +403,8 @@ func (r *remote) status() RemoteStatus {
 	if end, err := file.CertificateEnd(); err == nil { // else the connection says what is wrong with it
 		st.Certificates.Ours = end
 	}
-	if pin, beside, ok := r.claims.pinned(r.name); ok {
-		st.Pin = &PinStatus{ID: pin.ID, PodCIDRs: pin.PodCIDRs, Beside: beside}
+	if pin, ok := r.claims.pinned(r.name); ok {
+		st.Pin = &PinStatus{ID: pin.ID, PodCIDRs: pin.PodCIDRs}
 	}
 	if s != nil {
 		s.describe(&st)
