@@ -44,22 +44,25 @@ func (s *side) direct(ctx context.Context) (context.Context, pb.KVServer) {
 }
 
 func rangeOf(r *pb.RangeRequest, wire bool) question {
-	return question{r, func(ctx context.Context, s *side) (proto.Message, error) {
-		if wire {
-			return pb.NewKVClient(s.conn).Range(ctx, r)
-		}
-		ctx, kv := s.direct(ctx)
-		return kv.Range(ctx, r)
-	}}
+	return unary(r, wire, pb.KVClient.Range, pb.KVServer.Range)
 }
 
 func txnOf(r *pb.TxnRequest, wire bool) question {
+	return unary(r, wire, pb.KVClient.Txn, pb.KVServer.Txn)
+}
+
+// unary is a question with one answer, put over the wire or to what answers behind it.
+func unary[Req, Resp proto.Message](
+	r Req, wire bool,
+	over func(pb.KVClient, context.Context, Req, ...grpc.CallOption) (Resp, error),
+	direct func(pb.KVServer, context.Context, Req) (Resp, error),
+) question {
 	return question{r, func(ctx context.Context, s *side) (proto.Message, error) {
 		if wire {
-			return pb.NewKVClient(s.conn).Txn(ctx, r)
+			return over(pb.NewKVClient(s.conn), ctx, r)
 		}
 		ctx, kv := s.direct(ctx)
-		return kv.Txn(ctx, r)
+		return direct(kv, ctx, r)
 	}}
 }
 

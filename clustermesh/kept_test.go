@@ -63,7 +63,9 @@ func (m *memory) times(r schema.Resource) int {
 	return m.asked[r]
 }
 
-func newMemory(t *testing.T, id uint32) (*bench, *memory) {
+// newMemory is a mesh whose earlier run knew far by that id and left its rows.
+func newMemory(t *testing.T, id uint32, edits ...func(*Config)) (*bench, *memory) {
+	t.Helper()
 	m := &memory{id: id, asked: map[schema.Resource]int{}}
 	ready := make(chan struct{})
 	var b *bench
@@ -71,7 +73,12 @@ func newMemory(t *testing.T, id uint32) (*bench, *memory) {
 		<-ready
 		return b.tables
 	}
-	b = newBench(t, func(c *Config) { c.Kept = m })
+	b = newBench(t, func(c *Config) {
+		c.Kept = m
+		for _, edit := range edits {
+			edit(c)
+		}
+	})
 	close(ready)
 	return b, m
 }

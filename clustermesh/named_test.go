@@ -175,19 +175,11 @@ func TestMesh_FileRemovedBesideTheCopy(t *testing.T) {
 func TestMesh_EarlierRunKnewACopy(t *testing.T) {
 	t.Parallel()
 	var settled atomic.Bool
-	m := &memory{id: 2, asked: map[schema.Resource]int{}}
-	ready := make(chan struct{})
-	var b *bench
-	m.tables = func() Tables {
-		<-ready
-		return b.tables
-	}
 	own := newCluster(t, "own", 1)
-	b = newBench(t, func(cfg *Config) {
-		cfg.Dir, cfg.Own, cfg.Follow, cfg.Kept = "", own.Client(), kvstoretest.WatchConfig(), m
+	b, _ := newMemory(t, 2, func(cfg *Config) {
+		cfg.Dir, cfg.Own, cfg.Follow = "", own.Client(), kvstoretest.WatchConfig()
 		cfg.Settled = settled.Load
 	})
-	close(ready)
 	b.wantRows("far", one)
 	b.phase("far", PhaseConnecting, "our own store has no complete copy of it")
 	b.always("it stays in a hold", func() bool { return b.rows("far") == one })
@@ -202,19 +194,11 @@ func TestMesh_EarlierRunKnewACopy(t *testing.T) {
 // store has settled takes nothing away.
 func TestMesh_EarlierRunKnewACopyOfAPeer(t *testing.T) {
 	t.Parallel()
-	m := &memory{id: 2, asked: map[schema.Resource]int{}}
-	ready := make(chan struct{})
-	var b *bench
-	m.tables = func() Tables {
-		<-ready
-		return b.tables
-	}
 	own := newCluster(t, "own", 1)
 	own.peer("far", schema.PeerJoined, 2)
-	b = newBench(t, func(cfg *Config) {
-		cfg.Dir, cfg.Own, cfg.Peers, cfg.Follow, cfg.Kept = "", own.Client(), own.Client(), kvstoretest.WatchConfig(), m
+	b, _ := newMemory(t, 2, func(cfg *Config) {
+		cfg.Dir, cfg.Own, cfg.Peers, cfg.Follow = "", own.Client(), own.Client(), kvstoretest.WatchConfig()
 	})
-	close(ready)
 	b.wantRows("far", one)
 	b.phase("far", PhaseConnecting, "our own store has no complete copy of it")
 	b.pinned("far", 2)
@@ -252,18 +236,10 @@ func TestMesh_CopyWentUnseen(t *testing.T) {
 // Our own store does not answer at the start: what was kept is in force.
 func TestMesh_EarlierRunKnewACopyAndOurStoreIsAway(t *testing.T) {
 	t.Parallel()
-	m := &memory{id: 2, asked: map[schema.Resource]int{}}
-	ready := make(chan struct{})
-	var b *bench
-	m.tables = func() Tables {
-		<-ready
-		return b.tables
-	}
 	away := kvstoretest.NewClient(t, kvstore.Config{Endpoints: []string{"http://127.0.0.1:1"}})
-	b = newBench(t, func(cfg *Config) {
-		cfg.Dir, cfg.Own, cfg.Follow, cfg.Kept = "", away, kvstoretest.WatchConfig(), m
+	b, _ := newMemory(t, 2, func(cfg *Config) {
+		cfg.Dir, cfg.Own, cfg.Follow = "", away, kvstoretest.WatchConfig()
 	})
-	close(ready)
 	b.wantRows("far", one)
 	b.always("it stays", func() bool { return b.rows("far") == one })
 }
