@@ -191,6 +191,14 @@ func (f *follower) round(ctx context.Context, list bool, healthy func()) error {
 	return err
 }
 
+// covers tells whether a key is one of those that are followed.
+func (f *follower) covers(key string) bool {
+	if f.cfg.exact {
+		return key == f.cfg.prefix
+	}
+	return strings.HasPrefix(key, f.cfg.prefix)
+}
+
 func (f *follower) list(ctx context.Context) error {
 	began := time.Now()
 	if f.renew != nil {
@@ -371,7 +379,7 @@ func (f *follower) apply(ctx context.Context, m message, after int64) error {
 		f.sink.events(ctx, m.events)
 	}
 	if f.guard != nil {
-		f.guard.saw(f.cfg.prefix, f.generation, m.events, f.revision)
+		f.guard.saw(f, m.events, f.revision)
 	}
 	f.sink.confirmed(f.revision, now)
 	f.update(func(st *followStatus) { st.revision, st.confirmed = f.revision, now })

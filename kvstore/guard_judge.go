@@ -64,7 +64,7 @@ func (g *Guard) judge(ctx context.Context, f *follower, next lineage, broken boo
 		g.lineage, g.generation, g.dirty = next, generationOnDisk+1, true
 		g.continuity, g.weft = ContinuityFirst, next.epoch != ""
 	case found == ContinuityProven:
-		g.extendLocked(next)
+		g.extendLocked(f, next)
 		if g.continuity == "" {
 			g.continuity = ContinuityProven
 		}
@@ -117,31 +117,35 @@ func (g *Guard) breakLocked(how Continuity, next lineage, reason string) {
 	g.renewed = make(chan struct{})
 }
 
-// extendLocked takes over what a list of the same lineage showed.
-func (g *Guard) extendLocked(next lineage) {
+// extendLocked takes over what a follower's list of the same lineage showed.
+func (g *Guard) extendLocked(f *follower, next lineage) {
 	g.lineage.revision = max(g.lineage.revision, next.revision)
 	if g.lineage.epoch == "" {
 		g.lineage.epoch = next.epoch
 	}
 	g.weft = g.weft || next.epoch != ""
-	if next.witness.mod > g.lineage.witness.mod {
-		g.lineage.witness = next.witness
+	w := &g.lineage.witness
+	switch {
+	case next.witness.key != "" && next.witness.mod >= w.mod:
+		*w = next.witness
+	case f.covers(w.key) && next.revision >= w.mod:
+		w.deleted = true // before the list: no event will tell
 	}
 	g.dirty = true
 }
 
-// saw takes over what a follower was told about its prefix, up to a revision.
-func (g *Guard) saw(prefix string, generation uint64, evs []event, revision int64) {
+// saw takes over what a follower was told about its keys, up to a revision.
+func (g *Guard) saw(f *follower, evs []event, revision int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if generation != g.generation {
+	if f.generation != g.generation {
 		return
 	}
 	w := &g.lineage.witness
 	for _, ev := range evs {
 		w.see(ev)
 	}
-	if len(w.key) >= len(prefix) && w.key[:len(prefix)] == prefix {
+	if f.covers(w.key) {
 		w.at = max(w.at, revision)
 	}
 	g.lineage.revision = max(g.lineage.revision, revision)

@@ -12,22 +12,29 @@ import (
 	"github.com/weft-net/weft/kvstore/embedded"
 )
 
-// TestGuard_ListJudgedLate: in a store that is empty yet, a list that was made before another one's and
-// is judged after it is of the same store. One that is behind what was seen is not.
-func TestGuard_ListJudgedLate(t *testing.T) {
-	t.Parallel()
+// newJudged is a client of a store that nobody follows.
+func newJudged(t *testing.T) *Client {
+	t.Helper()
 	s, err := embedded.Start(t.Context(), embedded.Config{
 		Dir: filepath.Join(t.TempDir(), "etcd"), ClientURL: "http://" + loopback.Free(t), UnsafeNoFsync: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Kill()
+	t.Cleanup(s.Kill)
 	c, err := New(Config{Endpoints: []string{s.Endpoint()}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// TestGuard_ListJudgedLate: in a store that is empty yet, a list that was made before another one's and
+// is judged after it is of the same store. One that is behind what was seen is not.
+func TestGuard_ListJudgedLate(t *testing.T) {
+	t.Parallel()
+	c := newJudged(t)
 	var id uint64
 	var newest int64
 	for range 3 {
@@ -51,5 +58,57 @@ func TestGuard_ListJudgedLate(t *testing.T) {
 		if err != nil || got != tt.want {
 			t.Errorf("%s: %s (%v), want %s", tt.name, got, err, tt.want)
 		}
+	}
+}
+
+// TestGuard_WitnessWentUnseen: the last put that an earlier process saw was deleted while none ran. What
+// lists its prefix goes on from there and hears of no deletion; the store is the same all the same, for
+// those who list later. One that has another put at that revision is not.
+func TestGuard_WitnessWentUnseen(t *testing.T) {
+	t.Parallel()
+	c := newJudged(t)
+	put := func(key string) (lineage, int64) {
+		t.Helper()
+		resp, err := c.etcd.Put(t.Context(), key, "value")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rev := resp.Header.Revision
+		return lineage{clusterID: resp.Header.ClusterId, revision: rev, witness: witness{key: key, mod: rev, hash: hashOf([]byte("value"), 0), at: rev}}, rev
+	}
+	stays, _ := put("ips/stays")
+	known, _ := put("ips/goes")
+	resp, err := c.etcd.Delete(t.Context(), "ips/goes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := resp.Header.Revision
+	stays.revision, stays.witness.at = newest, newest
+	forged := known
+	forged.witness.hash++
+	for _, tt := range []struct {
+		name     string
+		known    lineage
+		ips, all Continuity
+	}{
+		{"same store", known, ContinuityFirst, ContinuityFirst},
+		{"another put", forged, ContinuityBroken, ContinuityFirst},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := NewGuard(c, GuardConfig{}, slog.New(slog.DiscardHandler))
+			g.lineage, g.generation, g.loaded = tt.known, generationOnDisk, true
+			judge := func(f *follower, next lineage, want Continuity) {
+				t.Helper()
+				got, generation, err := g.judge(t.Context(), f, next, false)
+				if err != nil || got != want {
+					t.Errorf("%s: %s (%v), want %s", f.cfg.prefix, got, err, want)
+				}
+				f.generation = generation
+			}
+			ips := &follower{c: c, cfg: followConfig{prefix: "ips/"}}
+			judge(ips, stays, tt.ips)
+			g.saw(ips, nil, newest) // it asks how far the store is
+			judge(&follower{c: c, cfg: followConfig{prefix: "nodes/"}}, lineage{clusterID: known.clusterID, revision: newest}, tt.all)
+		})
 	}
 }
