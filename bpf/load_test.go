@@ -26,8 +26,8 @@ func small() Config {
 	return cfg
 }
 
-// load loads the programs for one test, whose end closes them.
-func load(t testing.TB, cfg Config) *Objects {
+// loadAnew loads the programs.
+func loadAnew(t testing.TB, cfg Config) *Objects {
 	t.Helper()
 	objects, err := Load(cfg)
 	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
@@ -36,13 +36,13 @@ func load(t testing.TB, cfg Config) *Objects {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { objects.Close() })
 	return objects
 }
 
 func TestLoad(t *testing.T) {
 	netns.RequireRoot(t)
-	objects := load(t, small())
+	objects := loadAnew(t, small())
+	defer objects.Close()
 	if _, err := objects.Now(); err != nil {
 		t.Fatal(err)
 	}
