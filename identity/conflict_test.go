@@ -6,7 +6,9 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -62,19 +64,27 @@ func TestConflict_WipedStore(t *testing.T) {
 	for _, app := range []string{"rival", "y"} {
 		b.must(t, set(app))
 	}
-	a.believe("rival", 200001)
-	b.believe("rival", 200002)
-	a.believe("x", 200003)
-	b.believe("y", 200003)
+	// Numbers that none of the sets above was given by chance.
+	var free []ID
+	for id := ID(200001); len(free) < 3; id++ {
+		if !slices.Contains(slices.Collect(maps.Values(want)), id) {
+			free = append(free, id)
+		}
+	}
+	one, other, both := free[0], free[1], free[2]
+	a.believe("rival", one)
+	b.believe("rival", other)
+	a.believe("x", both)
+	b.believe("y", both)
 	wipe(t, s, a, b)
 
 	eventually(t, "two sets, two numbers", func() bool {
 		x, y := a.heldID("x"), b.heldID("y")
-		return x != y && (x == 200003) != (y == 200003)
+		return x != y && (x == both) != (y == both)
 	})
 	eventually(t, "one set, one number", func() bool {
 		id := a.heldID("rival")
-		return id == b.heldID("rival") && (id == 200001 || id == 200002)
+		return id == b.heldID("rival") && (id == one || id == other)
 	})
 	agree := func(who *node, app string, id ID) {
 		t.Helper()
