@@ -48,7 +48,6 @@ func feed(ctx context.Context, g *gate, from, to *state.Table[schema.IdentityKey
 	defer cursor.Close()
 	for {
 		g.wait(ctx)
-		synced := from.Synced()
 		for changes := cursor.Next(10); len(changes) > 0; changes = cursor.Next(10) {
 			for _, c := range changes {
 				if c.Deleted {
@@ -60,7 +59,7 @@ func feed(ctx context.Context, g *gate, from, to *state.Table[schema.IdentityKey
 			}
 			g.wait(ctx)
 		}
-		if synced {
+		if cursor.Synced() {
 			to.MarkSynced("etcd")
 		}
 		if err := cursor.Wait(ctx); err != nil {

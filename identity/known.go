@@ -61,8 +61,6 @@ func (k *knownNumbers) follow(ctx context.Context, changed func(state.Change[sch
 	cursor := k.table.Cursor()
 	defer cursor.Close()
 	for {
-		// Asked before Next: what was there at the mark is then delivered.
-		synced := k.table.Synced()
 		for changes := cursor.Next(1000); len(changes) > 0; changes = cursor.Next(1000) {
 			for _, c := range changes {
 				k.apply(c)
@@ -70,7 +68,8 @@ func (k *knownNumbers) follow(ctx context.Context, changed func(state.Change[sch
 			}
 			k.tellChange()
 		}
-		if synced {
+		// Of the cursor, not the table: a mark that came before the last Next wakes nobody.
+		if cursor.Synced() {
 			k.markSynced()
 		}
 		if err := cursor.Wait(ctx); err != nil {
