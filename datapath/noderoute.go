@@ -106,6 +106,7 @@ func routeTo(cfg Config, u underlay, dev hostDevices, n schema.Node, p netip.Pre
 // everybody who could want them has spoken.
 func (k *keeper) ensureRoutes(r *report, u underlay, dev hostDevices, first bool) error {
 	t := k.e.d.tables
+	synced := t.Nodes.Synced() && t.Endpoints.Synced() // before their rows are read: these are all then
 	nodes := map[schema.NodeKey]schema.Node{}
 	for row := range t.Nodes.All() {
 		nodes[row.Key] = row.Value
@@ -142,7 +143,6 @@ func (k *keeper) ensureRoutes(r *report, u underlay, dev hostDevices, first bool
 		}
 	}
 	k.applied = want
-	synced := t.Nodes.Synced() && t.Endpoints.Synced()
 	for p, rt := range have {
 		slot, isEndpoint := slotOf(rt.link)
 		if _, ok := want[p]; ok || !synced || isEndpoint && k.e.endpoints.isMade(slot) {

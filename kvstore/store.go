@@ -186,7 +186,7 @@ func (s *Store[K, V]) Run(ctx context.Context) error {
 		next := time.Time{}
 		if s.listed() && (s.sess == nil || lease.Generation != 0) {
 			var more bool
-			if next, more = s.flush(ctx, lease); more {
+			if next, more = s.flush(ctx, lease, cursor.Synced()); more {
 				continue
 			}
 		}

@@ -41,22 +41,22 @@ func newBatch[K comparable, V any]() *batch[K, V] {
 const flushAtOnce = 4
 
 // flush sends transactions if there is something to send. more says that there may be more to
-// do at once; else next is when to look again, zero for not before something changes.
-func (s *Store[K, V]) flush(ctx context.Context, lease Lease) (next time.Time, more bool) {
+// do at once; else next is when to look again, zero for not before something changes. complete says that
+// the table is synced and that all of it was taken over: only then what is not wanted is stale.
+func (s *Store[K, V]) flush(ctx context.Context, lease Lease, complete bool) (next time.Time, more bool) {
 	if time.Now().Before(s.pauseUntil) {
 		return s.pauseUntil, false
 	}
-	synced := s.table.Synced()
 	if s.cfg.Guard != nil {
 		holding, _ := s.cfg.Guard.Holding()
-		synced = synced && !holding
+		complete = complete && !holding
 	}
 	s.mu.Lock()
 	batches, next := s.collectLocked(lease.ID)
 	if len(batches) == 0 {
 		b := newBatch[K, V]()
 		switch {
-		case synced:
+		case complete:
 			s.collectStaleLocked(b)
 		case s.cfg.Guard != nil && len(s.stale) > 0 && next.IsZero():
 			next = time.Now().Add(s.cfg.MaxBackoff) // the hold may be over
