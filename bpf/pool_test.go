@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"sync"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,18 +17,18 @@ import (
 )
 
 // idle holds what tests have loaded and do not use any more, by its configuration: the verifier takes
-// longer with the programs than most tests do. Maps that are taken from it are empty.
-var idle struct {
-	sync.Mutex
-	objects map[string][]*Objects
-}
+// longer with the programs than most tests do. Their maps are empty. Tests of this package run one after
+// the other.
+var idle = map[string][]*Objects{}
 
 // load gives one test the programs of a configuration, with empty maps.
 func load(t testing.TB, cfg Config) *Objects {
 	t.Helper()
 	kind := fmt.Sprintf("%+v", cfg)
-	objects := takeIdle(kind)
-	if objects == nil {
+	var objects *Objects
+	if there := idle[kind]; len(there) > 0 {
+		objects, idle[kind] = there[len(there)-1], there[:len(there)-1]
+	} else {
 		objects = loadAnew(t, cfg)
 	}
 	// The first of the test's cleanups, which runs when nothing of it is attached any more.
@@ -38,25 +38,9 @@ func load(t testing.TB, cfg Config) *Objects {
 			t.Errorf("empty the maps: %v", err)
 			return
 		}
-		idle.Lock()
-		defer idle.Unlock()
-		if idle.objects == nil {
-			idle.objects = map[string][]*Objects{}
-		}
-		idle.objects[kind] = append(idle.objects[kind], objects)
+		idle[kind] = append(idle[kind], objects)
 	})
 	return objects
-}
-
-func takeIdle(kind string) *Objects {
-	idle.Lock()
-	defer idle.Unlock()
-	there := idle.objects[kind]
-	if len(there) == 0 {
-		return nil
-	}
-	idle.objects[kind] = there[:len(there)-1]
-	return there[len(there)-1]
 }
 
 // empty makes the maps what they are after loading.
@@ -75,18 +59,10 @@ func emptyMap(m *ebpf.Map) error {
 	switch m.Type() {
 	case ebpf.RingBuf:
 		return drain(m)
-	case ebpf.Array:
-		zero := make([]byte, m.ValueSize())
-		for i := range m.MaxEntries() {
-			if err := m.Put(i, zero); err != nil {
-				return err
-			}
-		}
-		return nil
-	case ebpf.PerCPUArray:
-		zero := make([][]byte, ebpf.MustPossibleCPU())
-		for i := range zero {
-			zero[i] = make([]byte, m.ValueSize())
+	case ebpf.Array, ebpf.PerCPUArray:
+		var zero any = make([]byte, m.ValueSize())
+		if m.Type() == ebpf.PerCPUArray {
+			zero = slices.Repeat([][]byte{make([]byte, m.ValueSize())}, ebpf.MustPossibleCPU())
 		}
 		for i := range m.MaxEntries() {
 			if err := m.Put(i, zero); err != nil {
