@@ -213,9 +213,7 @@ func (f *follower) list(ctx context.Context) error {
 	first := true
 	rev, id, err := f.c.pages(ctx, f.cfg.prefix, ListOptions{PageSize: f.cfg.pageSize, exact: f.cfg.exact}, func(page []KV) {
 		for _, kv := range page {
-			if kv.ModRevision > next.witness.mod {
-				next.witness.see(event{KV: kv})
-			}
+			next.see(event{KV: kv})
 		}
 		f.sink.page(page, first)
 		first = false
@@ -271,9 +269,20 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 	}
 	if f.guard != nil {
 		proof.epoch = "" // a new one alone is no other store: the guard lets everybody list for it
+		proof.gone = f.guard.tombstoneOf(proof)
 	}
 	if f.continuity, err = proof.prove(ctx, f.c, f.revision); err != nil {
 		return err
+	}
+	if f.guard != nil && !listed && f.continuity != ContinuityBroken {
+		// What was seen last is often another follower's: an old copy may have all that is ours.
+		broken, err := f.guard.denies(ctx, f)
+		if err != nil {
+			return err
+		}
+		if broken {
+			return changed()
+		}
 	}
 	switch {
 	case f.continuity == ContinuityBroken:
@@ -350,7 +359,7 @@ func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
 
 // apply takes over one message of a stream that was opened after a revision.
 func (f *follower) apply(ctx context.Context, m message, after int64) error {
-	now := time.Now()
+	now, before := time.Now(), f.revision
 	if n := len(m.events); n > 0 {
 		m.events = slices.DeleteFunc(m.events, func(ev event) bool { return ev.ModRevision <= after })
 		if len(m.events) == 0 {
@@ -372,14 +381,14 @@ func (f *follower) apply(ctx context.Context, m message, after int64) error {
 			if ev.ModRevision <= f.revision {
 				return fmt.Errorf("watch %s: %w", f.cfg.prefix, errOrder)
 			}
-			f.lineage.witness.see(ev)
+			f.lineage.see(ev)
 		}
 		// Not the header's revision: while the store catches up, that is ahead of the events.
 		f.revision = m.events[len(m.events)-1].ModRevision
 		f.sink.events(ctx, m.events)
 	}
 	if f.guard != nil {
-		f.guard.saw(f, m.events, f.revision)
+		f.guard.saw(f, m.events, before, f.revision)
 	}
 	f.sink.confirmed(f.revision, now)
 	f.update(func(st *followStatus) { st.revision, st.confirmed = f.revision, now })

@@ -35,6 +35,8 @@ type fileLineage struct {
 	Hash      uint64 `json:"hash,omitempty"`
 	Deleted   bool   `json:"deleted,omitempty"`
 	At        int64  `json:"at,omitempty"`
+	Gone      string `json:"gone,omitempty"` // the key of the last deletion
+	GoneMod   int64  `json:"goneMod,omitempty"`
 	Clock     int64  `json:"clock,omitempty"` // of the guard, in nanoseconds
 }
 
@@ -62,7 +64,7 @@ func unseal(magic string, b []byte, v any) error {
 func encodeLineage(l lineage, clock time.Duration) ([]byte, error) {
 	w := l.witness
 	return seal(lineageMagic, fileLineage{
-		l.clusterID, l.epoch, l.revision, w.key, w.mod, w.hash, w.deleted, w.at, int64(clock),
+		l.clusterID, l.epoch, l.revision, w.key, w.mod, w.hash, w.deleted, w.at, l.gone.key, l.gone.mod, int64(clock),
 	})
 }
 
@@ -77,12 +79,13 @@ func decodeLineage(b []byte) (lineage, time.Duration, error) {
 	if err := unseal(magic, b, &f); err != nil {
 		return lineage{}, 0, err
 	}
-	if f.Revision <= 0 || f.Mod < 0 || f.Mod > 0 && f.Key == "" || f.Clock < 0 {
+	if f.Revision <= 0 || f.Mod < 0 || f.Mod > 0 && f.Key == "" || f.GoneMod < 0 || f.GoneMod > 0 && f.Gone == "" || f.Clock < 0 {
 		return lineage{}, 0, errors.New("it names no revision, or one that cannot be")
 	}
 	l := lineage{clusterID: f.ClusterID, epoch: f.Epoch, revision: f.Revision}
 	if !old {
 		l.witness = witness{key: f.Key, mod: f.Mod, hash: f.Hash, deleted: f.Deleted, at: f.At}
+		l.gone = tombstone{f.Gone, f.GoneMod}
 	}
 	return l, time.Duration(f.Clock), nil
 }

@@ -51,6 +51,7 @@ func (g *Guard) judge(ctx context.Context, f *follower, next lineage, broken boo
 			// somebody wrote meanwhile. One from disk may be older than what was seen.
 			known.epoch = ""
 		}
+		known.gone = g.tombstoneOf(known)
 		var err error
 		if found, err = known.prove(ctx, f.c, known.witness.at); err != nil {
 			return "", 0, err
@@ -94,6 +95,28 @@ func (g *Guard) judge(ctx context.Context, f *follower, next lineage, broken boo
 	return result, generation, nil
 }
 
+// tombstoneOf is the deletion that the store has to know of, if there is one.
+func (g *Guard) tombstoneOf(l lineage) tombstone {
+	if g.cfg.ReadOnly {
+		return tombstone{} // a remote's API servers do not all tell of a deletion at one revision
+	}
+	return l.gone
+}
+
+// denies says whether the store that a follower is about to resume over is not the one that the
+// followers of the same lineage saw.
+func (g *Guard) denies(ctx context.Context, f *follower) (bool, error) {
+	g.mu.Lock()
+	known, same := g.lineage, f.generation == g.generation
+	g.mu.Unlock()
+	if !same {
+		return false, nil // it lists once more anyway
+	}
+	known.epoch, known.gone = "", g.tombstoneOf(known)
+	found, err := known.prove(ctx, f.c, known.witness.at)
+	return found == ContinuityBroken, err
+}
+
 // settled says that what a follower listed has been taken over: it waits for nothing any more.
 func (g *Guard) settled(f *follower, generation uint64) {
 	g.mu.Lock()
@@ -126,26 +149,31 @@ func (g *Guard) extendLocked(f *follower, next lineage) {
 	g.weft = g.weft || next.epoch != ""
 	w := &g.lineage.witness
 	switch {
-	case next.witness.key != "" && next.witness.mod >= w.mod:
+	case next.witness.mod > w.mod:
 		*w = next.witness
+	case next.witness.mod == w.mod:
+		if next.witness.key == w.key && !w.deleted {
+			w.at = max(w.at, next.revision)
+		}
 	case f.covers(w.key) && next.revision >= w.mod:
 		w.deleted = true // before the list: no event will tell
 	}
 	g.dirty = true
 }
 
-// saw takes over what a follower was told about its keys, up to a revision.
-func (g *Guard) saw(f *follower, evs []event, revision int64) {
+// saw takes over what a follower was told about its keys, after one revision and up to another.
+func (g *Guard) saw(f *follower, evs []event, after, revision int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if f.generation != g.generation {
 		return
 	}
-	w := &g.lineage.witness
 	for _, ev := range evs {
-		w.see(ev)
+		g.lineage.see(ev)
 	}
-	if f.covers(w.key) {
+	// Only who was told all that happened to the witness since: who is further already may know of
+	// its end.
+	if w := &g.lineage.witness; f.covers(w.key) && after <= w.at {
 		w.at = max(w.at, revision)
 	}
 	g.lineage.revision = max(g.lineage.revision, revision)

@@ -107,8 +107,43 @@ func TestGuard_WitnessWentUnseen(t *testing.T) {
 			}
 			ips := &follower{c: c, cfg: followConfig{prefix: "ips/"}}
 			judge(ips, stays, tt.ips)
-			g.saw(ips, nil, newest) // it asks how far the store is
+			g.saw(ips, nil, newest, newest) // it asks how far the store is
 			judge(&follower{c: c, cfg: followConfig{prefix: "nodes/"}}, lineage{clusterID: known.clusterID, revision: newest}, tt.all)
 		})
+	}
+}
+
+// TestGuard_NotInStep: two followers of one key tell of what happened to it, one later than the other.
+// What the guard believes of it, up to which revision, is true at every step.
+func TestGuard_NotInStep(t *testing.T) {
+	t.Parallel()
+	put := func(key string, rev int64) event { return event{KV: KV{Key: key, ModRevision: rev}} }
+	gone := func(key string, rev int64) event {
+		return event{KV: KV{Key: key, ModRevision: rev}, Deleted: true}
+	}
+	g := NewGuard(nil, GuardConfig{}, slog.New(slog.DiscardHandler))
+	ahead, behind := &follower{cfg: followConfig{prefix: "ips/"}}, &follower{cfg: followConfig{prefix: "ips/"}}
+	for _, tt := range []struct {
+		name            string
+		who             *follower
+		evs             []event
+		after, revision int64
+		deleted         bool
+		mod, at         int64
+		gone            tombstone
+	}{
+		{"put", behind, []event{put("ips/a", 10)}, 9, 10, false, 10, 10, tombstone{}},
+		{"one that listed after its end", ahead, nil, 25, 30, false, 10, 10, tombstone{}},
+		{"no change since", behind, nil, 10, 15, false, 10, 15, tombstone{}},
+		{"its end", behind, []event{gone("ips/a", 20)}, 15, 20, true, 10, 20, tombstone{"ips/a", 20}},
+		{"put again", ahead, []event{put("ips/a", 40)}, 30, 45, false, 40, 45, tombstone{"ips/a", 20}},
+		{"an earlier end", behind, []event{gone("ips/a", 35), put("ips/a", 40)}, 20, 45, false, 40, 45, tombstone{"ips/a", 20}},
+		{"another's end", ahead, []event{gone("ips/b", 50)}, 45, 50, false, 40, 50, tombstone{"ips/b", 50}},
+	} {
+		g.saw(tt.who, tt.evs, tt.after, tt.revision)
+		want := witness{key: "ips/a", mod: tt.mod, hash: hashOf(nil, 0), deleted: tt.deleted, at: tt.at}
+		if l := g.lineage; l.witness != want || l.gone != tt.gone {
+			t.Errorf("%s: %+v and %+v, want %+v and %+v", tt.name, l.witness, l.gone, want, tt.gone)
+		}
 	}
 }

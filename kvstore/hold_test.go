@@ -145,7 +145,7 @@ func TestLineageFile(t *testing.T) {
 	if _, _, ok, err := readLineage(path); ok || err != nil {
 		t.Fatalf("no file: %v, %v", ok, err)
 	}
-	want := lineage{7, "e", 20, witness{"k", 12, 99, true, 18}}
+	want := lineage{7, "e", 20, witness{"k", 12, 99, true, 18}, tombstone{"k", 17}}
 	if err := writeLineage(path, want, time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestLineageFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want.witness = witness{}
+	want.witness, want.gone = witness{}, tombstone{}
 	if got, clock, ok, err := readLineage(path); !ok || err != nil || got != want || clock != time.Minute {
 		t.Fatalf("version 1: got %+v, %s, %v, %v; want %+v", got, clock, ok, err, want)
 	}
@@ -203,7 +203,7 @@ func TestFilesOfAnySize(t *testing.T) {
 }
 
 func FuzzLineage(f *testing.F) {
-	b, err := encodeLineage(lineage{7, "e", 20, witness{"k", 12, 99, true, 18}}, time.Minute)
+	b, err := encodeLineage(lineage{7, "e", 20, witness{"k", 12, 99, true, 18}, tombstone{"k", 17}}, time.Minute)
 	if err != nil {
 		f.Fatal(err)
 	}

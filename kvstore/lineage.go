@@ -40,6 +40,7 @@ type lineage struct {
 	epoch     string // "": not known
 	revision  int64  // the newest that was seen; 0: not counted here
 	witness   witness
+	gone      tombstone
 }
 
 // witness is the last put that was seen.
@@ -51,12 +52,24 @@ type witness struct {
 	at      int64 // the key is known to have been so up to this revision; 0: not counted here
 }
 
-func (w *witness) see(ev event) {
+// tombstone is the last deletion that was seen as it happened.
+type tombstone struct {
+	key string // "": none
+	mod int64
+}
+
+// see takes note of a change. Several followers may tell of it, in turns and not in step.
+func (l *lineage) see(ev event) {
+	w := &l.witness
 	switch {
-	case !ev.Deleted && ev.ModRevision >= w.mod:
-		*w = witness{key: ev.Key, mod: ev.ModRevision, hash: hashOf(ev.Value, ev.Lease)}
-	case ev.Deleted && ev.Key == w.key:
-		w.deleted = true
+	case ev.ModRevision <= w.mod:
+	case !ev.Deleted:
+		*w = witness{key: ev.Key, mod: ev.ModRevision, hash: hashOf(ev.Value, ev.Lease), at: ev.ModRevision}
+	default:
+		w.deleted = w.deleted || ev.Key == w.key
+		if ev.ModRevision > l.gone.mod {
+			l.gone = tombstone{ev.Key, ev.ModRevision}
+		}
 	}
 }
 
@@ -86,10 +99,37 @@ func (l *lineage) prove(ctx context.Context, c *Client, revision int64) (Continu
 	}
 	// The witness as of the last known revision. That is usually not compacted, even where the
 	// put itself is long ago.
-	if !l.witness.deleted {
-		return l.compare(ctx, c, revision)
+	if l.witness.deleted {
+		revision = l.witness.mod
 	}
-	return l.compare(ctx, c, l.witness.mod)
+	found, err := l.compare(ctx, c, revision)
+	if err != nil || found != ContinuityProven || l.gone.mod <= l.witness.mod {
+		return found, err
+	}
+	return l.bury(ctx, c)
+}
+
+// bury asks for the deletion that came after the witness: one that a copy of the store from before it
+// lacks, though it has the witness.
+func (l *lineage) bury(ctx context.Context, c *Client) (Continuity, error) {
+	for i, at := range []int64{l.gone.mod, l.gone.mod - 1} {
+		var resp *clientv3.GetResponse
+		err := c.do(ctx, "get "+l.gone.key, func(ctx context.Context) (err error) {
+			resp, err = c.etcd.Get(ctx, l.gone.key, clientv3.WithRev(at))
+			return err
+		})
+		switch {
+		case errors.Is(err, rpctypes.ErrCompacted):
+			return ContinuityProven, nil // by the witness, there is no more to ask
+		case errors.Is(err, rpctypes.ErrFutureRev):
+			return ContinuityBroken, nil
+		case err != nil:
+			return "", err
+		case resp.Header.ClusterId != l.clusterID || len(resp.Kvs) != i:
+			return ContinuityBroken, nil
+		}
+	}
+	return ContinuityProven, nil
 }
 
 func (l *lineage) compare(ctx context.Context, c *Client, at int64) (Continuity, error) {
