@@ -274,16 +274,6 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 	if f.continuity, err = proof.prove(ctx, f.c, f.revision); err != nil {
 		return err
 	}
-	if f.guard != nil && !listed && f.continuity != ContinuityBroken {
-		// What was seen last is often another follower's: an old copy may have all that is ours.
-		broken, err := f.guard.denies(ctx, f)
-		if err != nil {
-			return err
-		}
-		if broken {
-			return changed()
-		}
-	}
 	switch {
 	case f.continuity == ContinuityBroken:
 		return changed()
@@ -291,6 +281,15 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 		return errGap
 	case !listed && (f.continuity == ContinuityUnproven || s.created.Revision-f.revision > f.cfg.gap):
 		return errGap
+	case f.guard != nil && !listed:
+		// What was seen last is often another follower's: an old copy may have all that is ours.
+		denied, err := f.guard.denies(ctx, f)
+		if err != nil {
+			return err
+		}
+		if denied {
+			return changed()
+		}
 	}
 	return f.deliver(ctx, s, func() {
 		f.update(func(st *followStatus) {

@@ -104,7 +104,7 @@ func (g *Guard) tombstoneOf(l lineage) tombstone {
 }
 
 // denies says whether the store that a follower is about to resume over is not the one that the
-// followers of the same lineage saw.
+// followers of the same lineage saw. The error is one of the connection.
 func (g *Guard) denies(ctx context.Context, f *follower) (bool, error) {
 	g.mu.Lock()
 	known, same := g.lineage, f.generation == g.generation
@@ -113,7 +113,16 @@ func (g *Guard) denies(ctx context.Context, f *follower) (bool, error) {
 		return false, nil // it lists once more anyway
 	}
 	known.epoch, known.gone = "", g.tombstoneOf(known)
+	if known.witness.mod <= f.lineage.witness.mod && known.gone.mod <= f.lineage.gone.mod {
+		return false, nil // its own proof was of the same
+	}
 	found, err := known.prove(ctx, f.c, known.witness.at)
+	if err != nil && (g.cfg.ReadOnly || refused(err)) {
+		// A replica that is behind and has lost its etcd, or rights that were taken back, for keys that
+		// are not this follower's: its own proof has to do.
+		g.log.Debug("the last change that was seen cannot be asked for", "cluster", g.cfg.Cluster, "prefix", f.cfg.prefix, "error", err)
+		return false, ctx.Err()
+	}
 	return found == ContinuityBroken, err
 }
 
@@ -147,13 +156,18 @@ func (g *Guard) extendLocked(f *follower, next lineage) {
 		g.lineage.epoch = next.epoch
 	}
 	g.weft = g.weft || next.epoch != ""
-	w := &g.lineage.witness
+	w, listed := &g.lineage.witness, next.witness
 	switch {
-	case next.witness.mod > w.mod:
-		*w = next.witness
-	case next.witness.mod == w.mod:
-		if next.witness.key == w.key && !w.deleted {
-			w.at = max(w.at, next.revision)
+	case listed.mod > w.mod:
+		*w = listed
+	case listed.mod == w.mod && listed.key == w.key:
+		if !w.deleted {
+			w.at = max(w.at, listed.at)
+		}
+	case listed.mod == w.mod:
+		// Of one transaction. The one that was seen later to be there can be asked for longer.
+		if w.deleted || listed.at >= w.at {
+			*w = listed
 		}
 	case f.covers(w.key) && next.revision >= w.mod:
 		w.deleted = true // before the list: no event will tell

@@ -113,6 +113,33 @@ func TestGuard_WitnessWentUnseen(t *testing.T) {
 	}
 }
 
+// TestGuard_OneTransaction: several keys were put at one revision, and a list shows another one of them
+// than the events did. What the guard goes by is one that can be asked for as late as possible.
+func TestGuard_OneTransaction(t *testing.T) {
+	t.Parallel()
+	at := func(key string, rev int64, deleted bool) witness {
+		return witness{key: key, mod: 10, at: rev, deleted: deleted}
+	}
+	for _, tt := range []struct {
+		name                string
+		known, listed, want witness
+	}{
+		{"listed later", at("ips/b", 12, false), at("ips/a", 20, false), at("ips/a", 20, false)},
+		{"listed before", at("ips/b", 12, false), at("ips/a", 11, false), at("ips/b", 12, false)},
+		{"the known one went", at("ips/b", 12, true), at("ips/a", 11, false), at("ips/a", 11, false)},
+		{"the same one", at("ips/b", 12, false), at("ips/b", 20, false), at("ips/b", 20, false)},
+		{"the same one, which went then", at("ips/b", 30, true), at("ips/b", 20, false), at("ips/b", 30, true)},
+		{"none", witness{}, witness{}, witness{}},
+	} {
+		g := NewGuard(nil, GuardConfig{}, slog.New(slog.DiscardHandler))
+		g.lineage.witness = tt.known
+		g.extendLocked(&follower{cfg: followConfig{prefix: "ips/"}}, lineage{revision: tt.listed.at, witness: tt.listed})
+		if g.lineage.witness != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, g.lineage.witness, tt.want)
+		}
+	}
+}
+
 // TestGuard_NotInStep: two followers of one key tell of what happened to it, one later than the other.
 // What the guard believes of it, up to which revision, is true at every step.
 func TestGuard_NotInStep(t *testing.T) {

@@ -103,15 +103,22 @@ func (l *lineage) prove(ctx context.Context, c *Client, revision int64) (Continu
 		revision = l.witness.mod
 	}
 	found, err := l.compare(ctx, c, revision)
-	if err != nil || found != ContinuityProven || l.gone.mod <= l.witness.mod {
+	if err != nil || found == ContinuityBroken || l.gone.mod <= l.witness.mod {
 		return found, err
 	}
-	return l.bury(ctx, c)
+	lacks, err := l.lacksDeletion(ctx, c)
+	switch {
+	case err != nil:
+		return "", err
+	case lacks:
+		return ContinuityBroken, nil
+	}
+	return found, nil
 }
 
-// bury asks for the deletion that came after the witness: one that a copy of the store from before it
-// lacks, though it has the witness.
-func (l *lineage) bury(ctx context.Context, c *Client) (Continuity, error) {
+// lacksDeletion says whether the deletion that came after the witness never happened in the store: it is
+// a copy from before, which may have the witness all the same.
+func (l *lineage) lacksDeletion(ctx context.Context, c *Client) (bool, error) {
 	for i, at := range []int64{l.gone.mod, l.gone.mod - 1} {
 		var resp *clientv3.GetResponse
 		err := c.do(ctx, "get "+l.gone.key, func(ctx context.Context) (err error) {
@@ -120,16 +127,16 @@ func (l *lineage) bury(ctx context.Context, c *Client) (Continuity, error) {
 		})
 		switch {
 		case errors.Is(err, rpctypes.ErrCompacted):
-			return ContinuityProven, nil // by the witness, there is no more to ask
+			return false, nil // nobody can tell
 		case errors.Is(err, rpctypes.ErrFutureRev):
-			return ContinuityBroken, nil
+			return true, nil
 		case err != nil:
-			return "", err
+			return false, err
 		case resp.Header.ClusterId != l.clusterID || len(resp.Kvs) != i:
-			return ContinuityBroken, nil
+			return true, nil
 		}
 	}
-	return ContinuityProven, nil
+	return false, nil
 }
 
 func (l *lineage) compare(ctx context.Context, c *Client, at int64) (Continuity, error) {
