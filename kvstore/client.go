@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -43,6 +44,7 @@ type Client struct {
 	problems *problems
 	limit    *rate.Limiter // nil: none
 	shown    shown
+	guard    atomic.Pointer[Guard] // of the store behind it; nil: none
 }
 
 // New returns a client. Nothing is connected before the first request. Close it after use.

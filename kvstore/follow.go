@@ -89,7 +89,7 @@ type follower struct {
 
 	// Owned by run.
 	relist     <-chan struct{}
-	generation uint64 // of the guard's lineage that the sink's rows are of; 0: it has none
+	generation uint64 // of the witness's lineage that the sink's rows are of; 0: it has none
 	broken     bool   // found since the last list
 	behind     bool   // the member that the stream is with has yet to see what is known
 	lineage    lineage
@@ -113,6 +113,14 @@ type followStatus struct {
 	resumes     uint64
 	lastError   error
 	lastErrorAt time.Time
+}
+
+// witness is the guard of the store, which need not be the one that judges the lists. Nil: none.
+func (f *follower) witness() *Guard {
+	if f.guard != nil {
+		return f.guard
+	}
+	return f.c.guard.Load()
 }
 
 func (f *follower) status() followStatus {
@@ -204,6 +212,10 @@ func (f *follower) list(ctx context.Context) error {
 	if f.renew != nil {
 		f.relist = f.renew()
 	}
+	generation := f.generation
+	if w := f.witness(); w != nil && f.guard == nil {
+		generation = w.present() // before the list, as the epoch: what changes in between is met later
+	}
 	// The epoch is read before the list: one that changes in between is met by prove.
 	epoch, _, _, err := readEpoch(ctx, f.c)
 	if err != nil {
@@ -222,7 +234,6 @@ func (f *follower) list(ctx context.Context) error {
 		return err
 	}
 	next.clusterID = id
-	generation := f.generation
 	if f.guard != nil {
 		// After the list: the store that is judged is not older than the one that was listed.
 		next.revision, next.witness.at = rev, rev
@@ -269,7 +280,9 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 	}
 	if f.guard != nil {
 		proof.epoch = "" // a new one alone is no other store: the guard lets everybody list for it
-		proof.gone = f.guard.tombstoneOf(proof)
+	}
+	if w := f.witness(); w != nil {
+		proof.gone = w.tombstoneOf(proof)
 	}
 	if f.continuity, err = proof.prove(ctx, f.c, f.revision); err != nil {
 		return err
@@ -281,14 +294,15 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 		return errGap
 	case !listed && (f.continuity == ContinuityUnproven || s.created.Revision-f.revision > f.cfg.gap):
 		return errGap
-	case f.guard != nil && !listed:
+	case f.witness() != nil && !listed:
 		// What was seen last is often another follower's: an old copy may have all that is ours.
-		denied, err := f.guard.denies(ctx, f)
-		if err != nil {
+		switch found, err := f.witness().confirm(ctx, f); {
+		case err != nil:
 			return err
-		}
-		if denied {
+		case found == ContinuityBroken:
 			return changed()
+		case found == ContinuityUnproven:
+			return f.outdated()
 		}
 	}
 	return f.deliver(ctx, s, func() {
@@ -316,16 +330,18 @@ func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
 	silent := time.NewTimer(f.cfg.silence)
 	defer silent.Stop()
 	s.askProgress()
-	relist := f.relist
-	if f.guard != nil {
-		relist = f.guard.newer(f.generation)
+	var moved <-chan struct{}
+	if w := f.witness(); w != nil {
+		moved = w.newer(f.generation)
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-relist:
-			return fmt.Errorf("watch %s: the lineage of the store has changed: %w", f.cfg.prefix, errGap)
+		case <-moved:
+			return f.outdated()
+		case <-f.relist:
+			return f.outdated()
 		case <-f.again:
 			return errAgain
 		case <-f.hurry:
@@ -338,6 +354,11 @@ func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
 		case m := <-s.messages:
 			if m.err != nil {
 				return m.err
+			}
+			select {
+			case <-moved: // both were ready: what another store says confirms nothing
+				return f.outdated()
+			default:
 			}
 			silent.Reset(f.cfg.silence)
 			if m.clusterID != f.lineage.clusterID {
@@ -354,6 +375,11 @@ func (f *follower) deliver(ctx context.Context, s *stream, begun func()) error {
 			}
 		}
 	}
+}
+
+// outdated asks for a list because somebody found that the rows are of another lineage, or asks for one.
+func (f *follower) outdated() error {
+	return fmt.Errorf("watch %s: the lineage of the store has changed: %w", f.cfg.prefix, errGap)
 }
 
 // apply takes over one message of a stream that was opened after a revision.
@@ -386,8 +412,11 @@ func (f *follower) apply(ctx context.Context, m message, after int64) error {
 		f.revision = m.events[len(m.events)-1].ModRevision
 		f.sink.events(ctx, m.events)
 	}
-	if f.guard != nil {
+	switch w := f.witness(); {
+	case f.guard != nil:
 		f.guard.saw(f, m.events, before, f.revision)
+	case w != nil && f.generation == 0:
+		f.generation = w.present()
 	}
 	f.sink.confirmed(f.revision, now)
 	f.update(func(st *followStatus) { st.revision, st.confirmed = f.revision, now })

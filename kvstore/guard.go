@@ -71,7 +71,8 @@ const generationOnDisk = 1
 var ErrReadOnly = errors.New("the store is another cluster's, which alone writes to it")
 
 // Guard decides what the absence of rows from one store means: an observed deletion is a fact, an
-// absence is only evidence. All watches of one client share it. It knows the lineage of the store
+// absence is only evidence. All watches of one client share it; those that are not given it hold nothing, but
+// know by it whether the store is the same. It knows the lineage of the store
 // (cluster id, epoch, and the last put that any of them saw), holds what is absent from a store that
 // is not proven to be the one that had it, and lets go per owner, as each says that all its rows are
 // there again.
@@ -141,6 +142,9 @@ func NewGuard(c *Client, cfg GuardConfig, log *slog.Logger) *Guard {
 		followers: map[*follower]uint64{}, members: map[member]struct{}{},
 	}
 	g.emptyLocked()
+	if c != nil {
+		c.guard.Store(g)
+	}
 	return g
 }
 
@@ -155,7 +159,10 @@ func (g *Guard) emptyLocked() {
 
 // Use says by which client the store is reached from now on. It is called between the runs of Run,
 // while no watch of the guard runs; what is known and held stays.
-func (g *Guard) Use(c *Client) { g.use(c, "") }
+func (g *Guard) Use(c *Client) {
+	g.use(c, "")
+	c.guard.Store(g)
+}
 
 // UseCopy is Use for the store that has a copy of a remote cluster's rows: its one owner is the mirror,
 // which its row speaks for. What was known is of another store then, so what the copy lacks of it is held

@@ -103,27 +103,38 @@ func (g *Guard) tombstoneOf(l lineage) tombstone {
 	return l.gone
 }
 
-// denies says whether the store that a follower is about to resume over is not the one that the
-// followers of the same lineage saw. The error is one of the connection.
-func (g *Guard) denies(ctx context.Context, f *follower) (bool, error) {
+// confirm says whether the store that a follower is about to resume over, by its own proof, is the one that
+// the followers of the same lineage saw: ContinuityBroken if not, ContinuityUnproven if the guard knows a newer
+// lineage than the follower, else ContinuityProven. The error is one of the connection.
+func (g *Guard) confirm(ctx context.Context, f *follower) (Continuity, error) {
 	g.mu.Lock()
-	known, same := g.lineage, f.generation == g.generation
+	known, other := g.lineage, g.c != f.c
+	// What listed before the guard did has no generation yet.
+	same := f.generation == g.generation || f.guard == nil && f.generation == 0
 	g.mu.Unlock()
-	if !same {
-		return false, nil // it lists once more anyway
+	switch {
+	case f.guard == nil && other:
+		return ContinuityProven, nil // the guard is of another store now
+	case !same:
+		return ContinuityUnproven, nil
 	}
 	known.epoch, known.gone = "", g.tombstoneOf(known)
 	if known.witness.mod <= f.lineage.witness.mod && known.gone.mod <= f.lineage.gone.mod {
-		return false, nil // its own proof was of the same
+		return ContinuityProven, nil // its own proof was of the same
 	}
 	found, err := known.prove(ctx, f.c, known.witness.at)
-	if err != nil && (g.cfg.ReadOnly || refused(err)) {
+	switch {
+	case err != nil && (g.cfg.ReadOnly || refused(err)):
 		// A replica that is behind and has lost its etcd, or rights that were taken back, for keys that
 		// are not this follower's: its own proof has to do.
 		g.log.Debug("the last change that was seen cannot be asked for", "cluster", g.cfg.Cluster, "prefix", f.cfg.prefix, "error", err)
-		return false, ctx.Err()
+		return ContinuityProven, ctx.Err()
+	case err != nil:
+		return "", err
+	case found == ContinuityBroken:
+		return ContinuityBroken, nil
 	}
-	return found == ContinuityBroken, err
+	return ContinuityProven, nil
 }
 
 // settled says that what a follower listed has been taken over: it waits for nothing any more.
@@ -194,11 +205,18 @@ func (g *Guard) saw(f *follower, evs []event, after, revision int64) {
 	g.dirty = true
 }
 
+// present is the generation of what is known of the store; 0: nothing.
+func (g *Guard) present() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.generation
+}
+
 // newer returns a channel that is closed once there is a lineage of another generation.
 func (g *Guard) newer(generation uint64) <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if generation == g.generation {
+	if generation == g.generation || generation == 0 {
 		return g.renewed
 	}
 	closed := make(chan struct{})
