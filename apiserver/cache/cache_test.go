@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -385,6 +386,38 @@ func TestCache_EpochIsAnotherGeneration(t *testing.T) {
 	if got := f.cache.Generation().ClusterID; got != before {
 		t.Errorf("after a restart the cluster id is %d, was %d", got, before)
 	}
+}
+
+// TestCache_SetBackOverDeletion sets the store back to before a deletion that was the last change, and lets
+// it overtake what it was: it is not the store that it was, though it has all that was put.
+func TestCache_SetBackOverDeletion(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, Config{HoldGrace: 50 * time.Millisecond, HoldLinger: 100 * time.Millisecond}, func(f *fixture) {
+		putEpoch(t, f, 1)
+		f.Put(f.direct, "cilium/state/a", "x")
+		f.Put(f.direct, "cilium/state/b", "x")
+	})
+	old := filepath.Join(t.TempDir(), "old")
+	f.Save(old)
+	f.Delete(f.direct, "cilium/state/a")
+	f.wantSynced(t)
+	if diff := cmp.Diff([]string{"cilium/state/b"}, f.served(t)); diff != "" {
+		t.Fatalf("served (-want +got):\n%s", diff)
+	}
+	f.Proxy.Part()
+	f.RollBack(old)
+	f.Burn(f.direct, 100)
+	f.Proxy.Rejoin()
+	kvstoretest.Eventually(t, func() string {
+		if f.cache.Status().Holding.IsZero() {
+			return "taken for the same store"
+		}
+		return ""
+	})
+	putEpoch(t, f, 2)
+	f.wantServed(t, "cilium/state/a", "cilium/state/b")
+	f.wantSynced(t)
+	f.wantEqual(t, 0)
 }
 
 // TestCache_AnEmptyViewIsNotHeld writes an epoch to a store that had nothing yet.

@@ -26,14 +26,17 @@ const (
 	broken continuity = "broken"
 )
 
-// witness is the last put that was seen: what a store is recognised by. Its cluster id proves
-// nothing, an etcd that was wiped and started with the same settings has the same one.
+// witness is the last put that was seen, and the last deletion: what a store is recognised by. Its cluster
+// id proves nothing, an etcd that was wiped and started with the same settings has the same one.
 type witness struct {
 	mu      sync.Mutex
 	key     string // "": none
 	mod     int64
 	hash    uint64
 	deleted bool
+
+	gone   string // the key of the last deletion
+	goneAt int64  // its revision; 0: none was seen
 }
 
 // see takes note of events in their order.
@@ -43,9 +46,10 @@ func (w *witness) see(evs []*mvccpb.Event) {
 	for _, ev := range evs {
 		if ev.Type == mvccpb.Event_PUT {
 			w.key, w.mod, w.hash, w.deleted = string(ev.Kv.Key), ev.Kv.ModRevision, hashOf(ev.Kv.Value), false
-		} else if string(ev.Kv.Key) == w.key {
-			w.deleted = true
+			continue
 		}
+		w.gone, w.goneAt = string(ev.Kv.Key), ev.Kv.ModRevision
+		w.deleted = w.deleted || w.gone == w.key
 	}
 }
 
@@ -53,7 +57,7 @@ func (w *witness) see(evs []*mvccpb.Event) {
 func (w *witness) begin(kvs []*mvccpb.KeyValue) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.key, w.mod, w.hash, w.deleted = "", 0, 0, false
+	w.key, w.mod, w.hash, w.deleted, w.gone, w.goneAt = "", 0, 0, false, "", 0
 	var last *mvccpb.KeyValue
 	for _, kv := range kvs {
 		if last == nil || kv.ModRevision > last.ModRevision {
@@ -84,6 +88,7 @@ func (c *Cache) prove(ctx context.Context, gen *Generation, epoch string) (conti
 	}
 	c.witness.mu.Lock()
 	key, mod, hash, deleted := c.witness.key, c.witness.mod, c.witness.hash, c.witness.deleted
+	gone, goneAt := c.witness.gone, c.witness.goneAt
 	c.witness.mu.Unlock()
 	if key == "" {
 		// Nothing was ever there that could be missed. What came meanwhile, in this store or in one
@@ -119,6 +124,28 @@ func (c *Cache) prove(ctx context.Context, gen *Generation, epoch string) (conti
 	}
 	if !stands(resp) {
 		return broken, nil
+	}
+	if goneAt > mod {
+		return c.proveDeletion(ctx, gone, goneAt)
+	}
+	return proven, nil
+}
+
+// proveDeletion asks for a deletion that came after the witness, which a copy of the etcd from before it
+// lacks, though it has the witness.
+func (c *Cache) proveDeletion(ctx context.Context, key string, at int64) (continuity, error) {
+	for before := range int64(2) {
+		resp, err := c.get(ctx, key, clientv3.WithRev(at-before))
+		switch {
+		case errors.Is(err, rpctypes.ErrCompacted):
+			return proven, nil // by the witness; there is no more to ask
+		case errors.Is(err, rpctypes.ErrFutureRev):
+			return broken, nil
+		case err != nil:
+			return "", err
+		case int64(len(resp.Kvs)) != before:
+			return broken, nil
+		}
 	}
 	return proven, nil
 }
