@@ -281,7 +281,8 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 	if f.guard != nil {
 		proof.epoch = "" // a new one alone is no other store: the guard lets everybody list for it
 	}
-	if w := f.witness(); w != nil {
+	w := f.witness()
+	if w != nil {
 		proof.gone = w.tombstoneOf(proof)
 	}
 	if f.continuity, err = proof.prove(ctx, f.c, f.revision); err != nil {
@@ -294,9 +295,9 @@ func (f *follower) watch(ctx context.Context, listed bool, healthy func()) error
 		return errGap
 	case !listed && (f.continuity == ContinuityUnproven || s.created.Revision-f.revision > f.cfg.gap):
 		return errGap
-	case f.witness() != nil && !listed:
+	case w != nil && !listed:
 		// What was seen last is often another follower's: an old copy may have all that is ours.
-		switch found, err := f.witness().confirm(ctx, f); {
+		switch found, err := w.confirm(ctx, f); {
 		case err != nil:
 			return err
 		case found == ContinuityBroken:

@@ -92,8 +92,8 @@ func TestGuard_ResumedOverSnapshot(t *testing.T) {
 	}
 }
 
-// TestGuard_ListsWithTheOthers: a watch that is given no guard lists once more when those that have one find
-// another store.
+// TestGuard_ListsWithTheOthers: a watch that is given no guard lists once more when the guard of its
+// client hears of a new epoch.
 func TestGuard_ListsWithTheOthers(t *testing.T) {
 	t.Parallel()
 	g := newGuarded(t, guardConfig(), 2)

@@ -120,11 +120,7 @@ func (l *lineage) prove(ctx context.Context, c *Client, revision int64) (Continu
 // a copy from before, which may have the witness all the same.
 func (l *lineage) lacksDeletion(ctx context.Context, c *Client) (bool, error) {
 	for i, at := range []int64{l.gone.mod, l.gone.mod - 1} {
-		var resp *clientv3.GetResponse
-		err := c.do(ctx, "get "+l.gone.key, func(ctx context.Context) (err error) {
-			resp, err = c.etcd.Get(ctx, l.gone.key, clientv3.WithRev(at))
-			return err
-		})
+		resp, err := getAt(ctx, c, l.gone.key, at)
 		switch {
 		case errors.Is(err, rpctypes.ErrCompacted):
 			return false, nil // nobody can tell
@@ -140,11 +136,7 @@ func (l *lineage) lacksDeletion(ctx context.Context, c *Client) (bool, error) {
 }
 
 func (l *lineage) compare(ctx context.Context, c *Client, at int64) (Continuity, error) {
-	var resp *clientv3.GetResponse
-	err := c.do(ctx, "get "+l.witness.key, func(ctx context.Context) (err error) {
-		resp, err = c.etcd.Get(ctx, l.witness.key, clientv3.WithRev(at))
-		return err
-	})
+	resp, err := getAt(ctx, c, l.witness.key, at)
 	switch {
 	case errors.Is(err, rpctypes.ErrCompacted) && at != 0:
 		// The key may still be as it was.
@@ -164,14 +156,19 @@ func (l *lineage) compare(ctx context.Context, c *Client, at int64) (Continuity,
 	return ContinuityProven, nil
 }
 
+// getAt asks for one key as of a revision; 0: now.
+func getAt(ctx context.Context, c *Client, key string, at int64) (resp *clientv3.GetResponse, err error) {
+	err = c.do(ctx, "get "+key, func(ctx context.Context) (err error) {
+		resp, err = c.etcd.Get(ctx, key, clientv3.WithRev(at))
+		return err
+	})
+	return resp, err
+}
+
 // readEpoch returns the ID of the epoch, the cluster id and the newest revision of the store; an
 // epoch of "" was never written, or may not be read by this client, and a cluster id of 0 is not known.
 func readEpoch(ctx context.Context, c *Client) (epoch string, clusterID uint64, revision int64, err error) {
-	var resp *clientv3.GetResponse
-	err = c.do(ctx, "get "+schema.EpochKey, func(ctx context.Context) (err error) {
-		resp, err = c.etcd.Get(ctx, schema.EpochKey)
-		return err
-	})
+	resp, err := getAt(ctx, c, schema.EpochKey, 0)
 	var denied *EndpointError
 	if errors.As(err, &denied) && denied.Reason == ReasonUnauthorised {
 		return "", 0, 0, nil // a remote that grants less

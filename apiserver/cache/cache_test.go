@@ -404,16 +404,7 @@ func TestCache_SetBackOverDeletion(t *testing.T) {
 	if diff := cmp.Diff([]string{"cilium/state/b"}, f.served(t)); diff != "" {
 		t.Fatalf("served (-want +got):\n%s", diff)
 	}
-	f.Proxy.Part()
-	f.RollBack(old)
-	f.Burn(f.direct, 100)
-	f.Proxy.Rejoin()
-	kvstoretest.Eventually(t, func() string {
-		if f.cache.Status().Holding.IsZero() {
-			return "taken for the same store"
-		}
-		return ""
-	})
+	f.replace(t, func() { f.RollBack(old) })
 	putEpoch(t, f, 2)
 	f.wantServed(t, "cilium/state/a", "cilium/state/b")
 	f.wantSynced(t)

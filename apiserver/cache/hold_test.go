@@ -66,8 +66,15 @@ func newLost(t *testing.T, cfg Config, nodes int) *fixture {
 // lose wipes the store.
 func (f *fixture) lose(t *testing.T) {
 	t.Helper()
+	f.replace(t, func() { f.Wipe() })
+}
+
+// replace gives the store other data, whose revision overtakes what was known, and waits until the cache
+// knows it.
+func (f *fixture) replace(t *testing.T, data func()) {
+	t.Helper()
 	f.Proxy.Part()
-	f.Wipe()
+	data()
 	f.Burn(f.direct, 100)
 	f.Proxy.Rejoin()
 	kvstoretest.Eventually(t, func() string {
